@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+
+SHELL = /bin/bash
+MAKEFLAGS += --no-print-directory
+
+SERIES ?= linux-5.10
+export SERIES KERNEL_SRC FORCE JOBS
+
+# What the targets need of Debian.
+DEPS ?= git xz-utils perl python3 \
+	gcc make flex bison bc cpio rsync libc6-dev libelf-dev zlib1g-dev \
+	libcap-dev pahole clang llvm iproute2 qemu-system-x86 bats shellcheck
+
+tree := $(CURDIR)/build/$(SERIES)
+obj := $(CURDIR)/build/obj
+selftests := $(CURDIR)/build/selftests
+
+goals := $(or $(MAKECMDGOALS),help)
+
+# Under sudo all but the packages is done as the user whose repository this is:
+# what root makes, a later run without sudo could not write.
+ifeq ($(shell id -u),0)
+ifneq ($(filter-out 0,$(SUDO_UID)),)
+ifeq ($(SUDO_UID),$(shell stat -c %u .))
+user := $(shell id -un $(SUDO_UID))
+endif
+endif
+endif
+
+ifdef user
+.PHONY: $(goals) as-user
+$(goals): as-user
+	@:
+as-user:
+	@$(if $(filter-out help clean series,$(goals)),series/deps $(DEPS))
+	@runuser -u $(user) -- env -u SUDO_UID HOME=$$(getent passwd $(user) | cut -d: -f6) \
+		$(MAKE) $(goals)
+else
+
+.PHONY: help deps series tree refresh check-series kernel base-kernel \
+	debug-kernel selftests run shell test clean
+
+help:
+	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
+
+## make run           build, boot, and show the table: this series beside its base
+## make test          all tests
+##
+## make series        write out/$(SERIES)/*.patch for git am; needs no kernel source
+## make tree          build/$(SERIES): the base with the series applied
+## make refresh       write the commits of build/$(SERIES) back into this repository
+## make check-series  git am, round trip, checkpatch.pl, get_maintainer.pl
+##
+## make kernel        build/obj: the series' kernel
+## make base-kernel   build/obj-base: the base's
+## make debug-kernel  build/obj-debug: the series' with lockdep, KASAN and the like
+## make selftests     build/selftests: the series' BPF selftests
+## make shell         a shell in the series' kernel; vm/run --help tells more
+## make deps          install the Debian packages that are missing
+## make clean         remove build/ and out/
+##
+## KERNEL_SRC=DIR     take the kernel source in DIR in place of Debian's package
+## JOBS=N             compile N files at a time [one a CPU]
+## FORCE=1            with make tree and make clean: drop edits in build/$(SERIES)
+
+deps:
+	@series/deps $(DEPS)
+
+series:
+	@series/mail out/$(SERIES)
+	@ls out/$(SERIES)/*.patch
+
+tree: deps
+	@series/tree
+
+refresh:
+	@series/refresh
+
+check-series: tree
+	@series/check
+
+kernel: tree
+	@vm/build $(tree) $(obj)
+
+base-kernel: tree
+	@vm/build $(tree)-base $(obj)-base
+
+debug-kernel: tree
+	@vm/build $(tree) $(obj)-debug vm/debug.config
+
+selftests: kernel
+	@vm/selftests $(tree) $(obj) $(selftests)
+
+# Both kernels run it: what the base answers stands beside what the series does.
+DEMO ?= vm/demo
+
+run: kernel base-kernel selftests
+	@$(DEMO)
+
+shell: kernel
+	@vm/run --tty --timeout 86400 bash || :
+
+test: kernel base-kernel selftests
+	@tests/run
+
+clean:
+	@series/clean
+
+endif
