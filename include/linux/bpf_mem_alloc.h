@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _LINUX_BPF_MEM_ALLOC_H
+#define _LINUX_BPF_MEM_ALLOC_H
+
+#include <linux/compiler_types.h>
+#include <linux/types.h>
+
+struct bpf_mem_cpu;
+
+/**
+ * struct bpf_mem_alloc - an allocator for objects of BPF programs
+ * @pcpu: per-CPU free lists of a fixed-size allocator, else NULL
+ * @classes: one @pcpu for each size class of an any-size allocator, else NULL
+ *
+ * Zero-filled memory is a valid argument of bpf_mem_alloc_destroy().
+ */
+struct bpf_mem_alloc {
+	struct bpf_mem_cpu __percpu *pcpu;
+	struct bpf_mem_cpu __percpu **classes;
+};
+
+/**
+ * struct bpf_mem_alloc_opts - how the objects of an allocator look
+ * @size: bytes in an object, at least 1
+ * @percpu_size: bytes on each CPU of the area attached to every object, or 0
+ * @percpu_off: where in the object the pointer to that area lies, in bytes
+ * @link_off: where in a free object one word may be overwritten, in bytes.
+ *	No reader of a freed object may use that word. Negative: nowhere, the
+ *	allocator puts its link in front of the object.
+ * @numa_node: node that objects come from, or NUMA_NO_NODE
+ */
+struct bpf_mem_alloc_opts {
+	size_t size;
+	size_t percpu_size;
+	int percpu_off;
+	int link_off;
+	int numa_node;
+};
+
+/**
+ * struct bpf_mem_alloc_stats - what an allocator holds
+ * @bytes: memory taken from the slab and per-CPU allocators, live or not
+ * @cached: free objects that the next allocation may get
+ * @waiting: free objects on their way to the slab allocator, for which an
+ *	allocation can still ask until their grace period has passed
+ * @failed: allocations that found no object since the allocator was made
+ */
+struct bpf_mem_alloc_stats {
+	u64 bytes;
+	u64 cached;
+	u64 waiting;
+	u64 failed;
+};
+
+int bpf_mem_alloc_init(struct bpf_mem_alloc *ma, int size, bool percpu);
+int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
+			    const struct bpf_mem_alloc_opts *opts);
+void bpf_mem_alloc_destroy(struct bpf_mem_alloc *ma);
+void bpf_mem_alloc_set_sleepable(struct bpf_mem_alloc *ma);
+void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
+			     struct bpf_mem_alloc_stats *stats);
+
+/* any size */
+void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size);
+void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr);
+
+/* fixed size */
+void *bpf_mem_cache_alloc(struct bpf_mem_alloc *ma);
+void bpf_mem_cache_free(struct bpf_mem_alloc *ma, void *ptr);
+
+/* fixed size, for callers that take locks around alloc and free */
+void *bpf_mem_cache_alloc_irqoff(struct bpf_mem_alloc *ma);
+void bpf_mem_cache_free_irqoff(struct bpf_mem_alloc *ma, void *ptr);
+bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma);
+int bpf_mem_cache_fill(struct bpf_mem_alloc *ma);
+
+#endif /* _LINUX_BPF_MEM_ALLOC_H */

@@ -1,0 +1,1790 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory for BPF programs, in any context.
+ *
+ * The life of an object:
+ *
+ *      slab, per-CPU allocator
+ *         |            ^
+ *  create |            | worker, after the grace periods
+ *         |         in_gp ----------------------------.
+ *         |            ^                              |
+ *         |            | irq_work, one batch at a time|
+ *         |         waiting --------------------------+
+ *         |            ^                              |
+ *         |            | surplus                      | depot_take()
+ *         v            |                              v
+ *      per-CPU list <--+--- free ---- live <- alloc - per-CPU list
+ *                                      ^
+ *                                      | empty list, no way to refill it:
+ *                              stock, reserve, pool
+ *
+ * Whoever finds its CPU's list low refills it at once if interrupts are on:
+ * then this CPU holds none of the locks that an allocation which cannot wait
+ * takes, as these are all taken with interrupts off. In NMI and with
+ * interrupts off nobody calls into slab, per-CPU allocator, RCU or the
+ * workqueues; the object comes from what the map gave up but slab has not
+ * got yet (waiting, in_gp), from the reserve of the map, which all CPUs share
+ * and which grows with the bursts that found it empty, or from a small pool
+ * that is common to all maps with objects of that size; and an irq_work is
+ * asked to bring new ones. Free never does more than link the object into a
+ * list.
+ *
+ * An object may be handed out again before a grace period has passed, to the
+ * users of the same allocator only. It goes back to slab after an RCU grace
+ * period and, if sleepable programs use it, an RCU Tasks Trace one.
+ *
+ * Who may interrupt whom: a CPU's list is changed with interrupts off, so
+ * only an NMI can come in between; it sees bpf_mem_cpu::busy set and then
+ * uses bpf_mem_cpu::nested and the reserve, which need no more than xchg and
+ * cmpxchg. The depot (stock, waiting, in_gp) has many producers, which push
+ * with cmpxchg, and one consumer at a time, who holds depot_lock: thus a
+ * node that the consumer has seen stays where it is, and no ABA can be. An
+ * NMI does not wait for that lock. The functions that work on these lists
+ * are notrace and NOKPROBE: no program runs in the middle of them but in NMI.
+ */
+#include "memalloc_internal.h"
+#include <linux/bpf_mem_alloc.h>
+
+/* An allocator caches at most this much on a CPU */
+#define CACHED_BYTES		SZ_8K
+#define CACHED_OBJS		96
+/* What is ready for all allocators of a size: objects, or bytes of larger ones */
+#define POOL_SLOTS		16
+#define POOL_MIN_SLOTS		4
+#define POOL_BYTES		SZ_4K
+/* What bursts can teach an allocator's reserve, and how long it remembers */
+#define RESERVE_SLOTS		16
+#define RESERVE_MAX_OBJS	2048
+#define RESERVE_MAX_BYTES	SZ_1M
+#define RESERVE_KEEP		(55 * HZ)
+/* Larger objects come from kmalloc(), one at a time */
+#define SLAB_MAX_SIZE		SZ_8K
+/* In front of an object, where its owner has no word to spare */
+#define HEAD_ROOM		8
+/* The largest object of an any-size allocator */
+#define MAX_SIZE		SZ_4K
+/* Larger objects than this are not kept in a pool */
+#define POOL_MAX_CHARGE		SZ_64K
+/* What a CPU asks for first; it doubles up to a good half of the cache */
+#define FIRST_BATCH		4
+/* A worker that found no memory is not asked again for so long */
+#define RETRY_DELAY		(HZ / 10)
+/* A worker gives others a chance after this many */
+#define DESTROY_BATCH		128
+/* Refill and try again this often when interrupted or moved in between */
+#define ALLOC_TRIES		8
+/* Who can wait does, also for reclaim, but nobody is killed for BPF memory */
+#define GFP_FILL		(GFP_KERNEL | __GFP_RETRY_MAYFAIL)
+
+/* A cache line: an allocator costs little more than this on a CPU */
+struct bpf_mem_cpu {
+	void *head;		/* free objects, LIFO */
+	u32 cnt;		/* in @head */
+	int link_off;		/* of the link in an object */
+	u16 low;		/* refill below this */
+	u16 high;		/* give surplus away above this */
+	u16 batch;		/* objects that a refill brings */
+	u8 busy;		/* @head, @cnt are being changed */
+	void *nested;		/* freed while @busy, pushed by cmpxchg */
+	struct bpf_mem_cpu *next_service;
+	u32 service;		/* see below */
+	u32 starved;		/* jiffies when service got nothing */
+	u32 failed;		/* allocations that found nothing */
+	struct bpf_mem_cache *cache;
+};
+
+/*
+ * A list that wants service is put on its CPU's list of such lists, once. It
+ * may ask again while it gets some. When it is idle again, nobody but its
+ * users knows it any more.
+ */
+enum { SERVICE_IDLE, SERVICE_RUNNING, SERVICE_WANTED };
+
+/* Grace periods: one at a time, for everything that has gathered so far */
+enum { GP_IDLE, GP_RUNNING, GP_OVER };
+
+struct bpf_mem_cache {
+	struct bpf_mem_cpu __percpu *pcpu;
+	struct bpf_mem_pool *pool;
+	struct bpf_mem_reserve *reserve;	/* after a burst, else NULL */
+	struct obj_cgroup *objcg;
+	void *stock;		/* made for CPUs that could not refill */
+	void *waiting;		/* freed, no grace period yet */
+	void *in_gp;		/* freed before the running grace period */
+	atomic_t depot_lock;
+	atomic_t gp;
+	u32 charge;		/* bytes for one object, everything included */
+	int percpu_off;
+	int link_off;
+	u16 head_room;		/* link in front of the object */
+	u16 max_batch;
+	bool sleepable;		/* grace periods include Tasks Trace */
+	bool dying;
+	bool drained;		/* dying, and no list has anything left */
+	bool in_debt;		/* there is no memory to charge @borrowed to */
+	atomic_t borrowed;	/* objects from the pool, not charged yet */
+	atomic_t burst;		/* objects a burst took from the depot */
+	atomic_t missed;	/* allocations that found nothing left */
+	atomic_t want;		/* objects that CPUs could not refill */
+	atomic_long_t nr_objs;	/* live, cached, waiting: all there are */
+	atomic_long_t nr_ready;	/* in @stock and @reserve */
+	atomic_long_t nr_waiting;	/* in @waiting and @in_gp */
+	unsigned long last_burst;	/* in jiffies */
+	unsigned long retry;		/* in jiffies, 0: at once */
+	struct delayed_work work;
+	struct rcu_head rcu;
+};
+
+/* What an allocator has learnt to keep ready. Sizes never change. */
+struct bpf_mem_reserve {
+	u32 nr_slots;		/* in use */
+	u32 slot_objs;		/* in a full slot */
+	void *slots[RESERVE_SLOTS];
+};
+
+/* One slab cache for each object size, for all allocators of that size */
+struct bpf_mem_slab {
+	struct list_head list;
+	struct kmem_cache *kc;
+	u32 size;
+	u32 refs;
+};
+
+/*
+ * A few objects that no allocator has had yet, ready for any of that size
+ * that is new or has been idle. The allocator that brought the pool is
+ * charged for them; one that takes some is charged later, when it can be.
+ */
+struct bpf_mem_pool {
+	struct list_head list;
+	struct bpf_mem_slab *slab;	/* NULL: kmalloc() */
+	struct obj_cgroup *objcg;
+	u32 size;		/* of the slab object */
+	u32 percpu_size;
+	int numa_node;
+	u32 charge;
+	u32 refs;
+	u32 nr_slots;
+	void *slots[POOL_SLOTS];	/* one object each */
+};
+
+static LIST_HEAD(slabs);
+static LIST_HEAD(pools);
+static DEFINE_MUTEX(slabs_mutex);	/* and pools */
+static struct kmem_cache *cache_cache;
+
+/* Lists of this CPU's struct bpf_mem_cpu that want service, and the guards */
+struct bpf_mem_service {
+	struct bpf_mem_cpu *head;
+	bool running;		/* on this CPU: @head is looked at again */
+	u8 refilling;		/* a bit for each context level */
+	struct irq_work work;
+	struct irq_work later;
+};
+
+static void service_irq_work(struct irq_work *work);
+
+static DEFINE_PER_CPU(struct bpf_mem_service, bpf_mem_service) = {
+	.work = { .func = service_irq_work },
+	.later = { .func = service_irq_work, .flags = ATOMIC_INIT(IRQ_WORK_LAZY) },
+};
+
+/* Free objects in a row */
+struct chain {
+	void *first;
+	void *last;
+	u32 nr;
+};
+
+static __always_inline void **link_of(void *obj, int link_off)
+{
+	return obj + link_off;
+}
+
+static __always_inline void chain_add(struct chain *ch, void *obj, int link_off)
+{
+	*link_of(obj, link_off) = ch->first;
+	if (!ch->first)
+		ch->last = obj;
+	ch->first = obj;
+	ch->nr++;
+}
+
+/*
+ * Push to a list with many producers. The release in cmpxchg() makes the
+ * links visible to whoever takes the list with xchg() or READ_ONCE().
+ */
+static __always_inline void push_shared(void **list, struct chain *ch,
+					int link_off)
+{
+	void *old = READ_ONCE(*list), *seen;
+
+	for (;;) {
+		*link_of(ch->last, link_off) = old;
+		seen = cmpxchg(list, old, ch->first);
+		if (seen == old)
+			break;
+		old = seen;
+	}
+}
+
+/*
+ * The depot's lock is not a spinlock: the functions behind those are open to
+ * tracing programs, which would run here with the lock held. Interrupts are
+ * off, so the holder is on another CPU, or this is an NMI above it.
+ */
+static __always_inline bool depot_trylock(struct bpf_mem_cache *mc)
+{
+	return !atomic_read(&mc->depot_lock) &&
+	       !atomic_cmpxchg_acquire(&mc->depot_lock, 0, 1);
+}
+
+static __always_inline void depot_lock(struct bpf_mem_cache *mc)
+{
+	while (!depot_trylock(mc))
+		cpu_relax();
+}
+
+static __always_inline void depot_unlock(struct bpf_mem_cache *mc)
+{
+	atomic_set_release(&mc->depot_lock, 0);
+}
+
+/* Take up to @n objects from the front of one list of the depot */
+static __always_inline void depot_take_list(struct bpf_mem_cache *mc,
+					    void **list, u32 n,
+					    struct chain *ch)
+{
+	void *first, *last, *next;
+	u32 nr;
+
+	do {
+		/* pairs with the cmpxchg() in push_shared() */
+		first = smp_load_acquire(list);
+		if (!first)
+			return;
+		last = first;
+		nr = 1;
+		while ((next = *link_of(last, mc->link_off)) && nr < n) {
+			last = next;
+			nr++;
+		}
+		/* a producer may have come in, a consumer cannot */
+	} while (cmpxchg(list, first, next) != first);
+
+	*link_of(last, mc->link_off) = ch->first;
+	if (!ch->first)
+		ch->last = last;
+	ch->first = first;
+	ch->nr += nr;
+}
+
+/*
+ * Take up to @n objects from the depot, those first that need no grace
+ * period any more. Interrupts are off.
+ */
+static notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
+			       struct chain *ch)
+{
+	u32 had = ch->nr, stocked;
+
+	if (!READ_ONCE(mc->stock) && !READ_ONCE(mc->waiting) &&
+	    !READ_ONCE(mc->in_gp))
+		return;
+	if (in_nmi()) {
+		if (!depot_trylock(mc))
+			return;
+	} else {
+		depot_lock(mc);
+	}
+	n += had;
+	if (ch->nr < n)
+		depot_take_list(mc, &mc->stock, n - ch->nr, ch);
+	stocked = ch->nr;
+	if (ch->nr < n)
+		depot_take_list(mc, &mc->waiting, n - ch->nr, ch);
+	if (ch->nr < n)
+		depot_take_list(mc, &mc->in_gp, n - ch->nr, ch);
+	depot_unlock(mc);
+	atomic_long_sub(stocked - had, &mc->nr_ready);
+	atomic_long_sub(ch->nr - stocked, &mc->nr_waiting);
+}
+
+/* Begin the way to slab. Any context. */
+static notrace void give_up(struct bpf_mem_cache *mc, struct chain *ch)
+{
+	atomic_long_add(ch->nr, &mc->nr_waiting);
+	push_shared(&mc->waiting, ch, mc->link_off);
+}
+
+/* Count the objects of a list that nobody else sees */
+static __always_inline void make_chain(void *first, int link_off,
+				       struct chain *ch)
+{
+	ch->first = first;
+	ch->last = first;
+	ch->nr = 1;
+	while (*link_of(ch->last, link_off)) {
+		ch->last = *link_of(ch->last, link_off);
+		ch->nr++;
+	}
+}
+
+/*
+ * One slot of the reserve, whole. Slots are emptied with xchg() and filled
+ * with cmpxchg(), so two contexts can never hold the same objects. Interrupts
+ * are off, which keeps the reserve from being freed: see reserve_resize().
+ */
+static notrace bool reserve_take(struct bpf_mem_cache *mc, struct chain *ch)
+{
+	struct bpf_mem_reserve *rsv = READ_ONCE(mc->reserve);
+	u32 i, cpu = raw_smp_processor_id();
+	void **slot, *first;
+
+	if (!rsv)
+		return false;
+	for (i = 0; i < RESERVE_SLOTS; i++) {
+		slot = &rsv->slots[(cpu + i) % RESERVE_SLOTS];
+		if (!READ_ONCE(*slot))
+			continue;
+		first = xchg(slot, NULL);
+		if (!first)
+			continue;
+		make_chain(first, mc->link_off, ch);
+		atomic_long_sub(ch->nr, &mc->nr_ready);
+		WRITE_ONCE(mc->last_burst, jiffies);
+		return true;
+	}
+	return false;
+}
+
+static __always_inline void **empty_slot(void **slots, u32 nr)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++)
+		if (!READ_ONCE(slots[i]))
+			return &slots[i];
+	return NULL;
+}
+
+/* Fill a slot with a chain that ends with NULL, unless someone was faster */
+static notrace bool reserve_put(struct bpf_mem_cache *mc, void **slot,
+				struct chain *ch)
+{
+	if (cmpxchg(slot, NULL, ch->first))
+		return false;
+	atomic_long_add(ch->nr, &mc->nr_ready);
+	return true;
+}
+
+/*
+ * An object of the pool has its per-CPU area in the first word, since those
+ * who share the pool may have it elsewhere.
+ */
+static notrace bool pool_take(struct bpf_mem_cache *mc, struct chain *ch)
+{
+	struct bpf_mem_pool *pool = mc->pool;
+	u32 i, cpu = raw_smp_processor_id();
+	void **slot, *obj, *area;
+
+	/* nobody gets at memory beyond the limit of the cgroup this way */
+	if (READ_ONCE(mc->in_debt))
+		return false;
+	for (i = 0; i < pool->nr_slots; i++) {
+		slot = &pool->slots[(cpu + i) % pool->nr_slots];
+		if (!READ_ONCE(*slot))
+			continue;
+		obj = xchg(slot, NULL);
+		if (!obj)
+			continue;
+		area = *(void **)obj;
+		*(void **)obj = NULL;
+		obj += mc->head_room;
+		if (pool->percpu_size)
+			*(void **)(obj + mc->percpu_off) = area;
+		chain_add(ch, obj, mc->link_off);
+		atomic_inc(&mc->borrowed);
+		atomic_long_inc(&mc->nr_objs);
+		return true;
+	}
+	return false;
+}
+
+static __always_inline void queue_service(struct bpf_mem_service *svc,
+					  struct bpf_mem_cpu *c)
+{
+	struct bpf_mem_cpu *old;
+
+	do {
+		old = READ_ONCE(svc->head);
+		c->next_service = old;
+	} while (cmpxchg(&svc->head, old, c) != old);
+}
+
+/*
+ * Ask this CPU's irq_work for objects, or to take some away. Interrupts are
+ * off; an NMI may come in anywhere, hence the xchg() that lets one of the two
+ * queue @c.
+ */
+static notrace void request_service(struct bpf_mem_cpu *c)
+{
+	struct bpf_mem_service *svc = raw_cpu_ptr(&bpf_mem_service);
+
+	if (READ_ONCE(c->service) == SERVICE_WANTED ||
+	    xchg(&c->service, SERVICE_WANTED) != SERVICE_IDLE)
+		return;
+	queue_service(svc, c);
+	if (!READ_ONCE(svc->running))
+		irq_work_queue(&svc->work);
+}
+
+/* Nothing came in this jiffy, so nothing will */
+static __always_inline void request_objects(struct bpf_mem_cpu *c)
+{
+	if (READ_ONCE(c->starved) != (u32)jiffies)
+		request_service(c);
+}
+
+/* @c->head is ours: interrupts are off and busy was clear */
+static __always_inline void cpu_enter(struct bpf_mem_cpu *c)
+{
+	WRITE_ONCE(c->busy, 1);
+	barrier();	/* against an NMI on this CPU */
+}
+
+static __always_inline void cpu_leave(struct bpf_mem_cpu *c)
+{
+	barrier();	/* against an NMI on this CPU */
+	WRITE_ONCE(c->busy, 0);
+}
+
+/* Put a chain in front of this CPU's list */
+static __always_inline void cpu_splice(struct bpf_mem_cpu *c, struct chain *ch)
+{
+	*link_of(ch->last, c->link_off) = c->head;
+	c->head = ch->first;
+	WRITE_ONCE(c->cnt, c->cnt + ch->nr);
+}
+
+/* What NMIs have freed while the list was busy */
+static __always_inline void cpu_drain_nested(struct bpf_mem_cpu *c)
+{
+	struct chain ch;
+	void *first;
+
+	if (!READ_ONCE(c->nested))
+		return;
+	first = xchg(&c->nested, NULL);
+	if (!first)
+		return;
+	make_chain(first, c->link_off, &ch);
+	cpu_splice(c, &ch);
+}
+
+/* Move the front of this CPU's list to the reserve, or towards slab */
+static notrace void cpu_give_surplus(struct bpf_mem_cpu *c)
+{
+	struct bpf_mem_cache *mc = c->cache;
+	struct bpf_mem_reserve *rsv;
+	struct chain ch;
+	void **gap;
+	u32 n;
+
+	while (c->cnt > c->high) {
+		rsv = READ_ONCE(mc->reserve);
+		gap = rsv ? empty_slot(rsv->slots, rsv->nr_slots) : NULL;
+		n = gap ? rsv->slot_objs : mc->max_batch;
+		n = clamp_t(u32, n, 1, c->cnt);
+		ch.first = c->head;
+		ch.last = ch.first;
+		for (ch.nr = 1; ch.nr < n; ch.nr++)
+			ch.last = *link_of(ch.last, c->link_off);
+		c->head = *link_of(ch.last, c->link_off);
+		WRITE_ONCE(c->cnt, c->cnt - n);
+		*link_of(ch.last, c->link_off) = NULL;
+		if (!gap || !reserve_put(mc, gap, &ch))
+			give_up(mc, &ch);
+	}
+}
+
+static __always_inline void *cpu_pop(struct bpf_mem_cpu *c)
+{
+	void *obj = c->head;
+
+	if (likely(obj)) {
+		c->head = *link_of(obj, c->link_off);
+		WRITE_ONCE(c->cnt, c->cnt - 1);
+	}
+	return obj;
+}
+
+/* Nothing anywhere: say so, and let the reserve learn from it */
+static __always_inline void alloc_failed(struct bpf_mem_cpu *c)
+{
+	WRITE_ONCE(c->failed, c->failed + 1);
+	atomic_inc(&c->cache->missed);
+	WRITE_ONCE(c->cache->last_burst, jiffies);
+}
+
+/* An NMI has hit the middle of a change to this CPU's list */
+static notrace void *alloc_nested(struct bpf_mem_cpu *c, bool retry)
+{
+	struct bpf_mem_cache *mc = c->cache;
+	struct chain ch = {};
+	void *first;
+
+	first = xchg(&c->nested, NULL);
+	if (first)
+		make_chain(first, c->link_off, &ch);
+	else
+		depot_take(mc, 1, &ch);
+	if (!ch.nr && !reserve_take(mc, &ch) && !pool_take(mc, &ch)) {
+		if (!retry)
+			alloc_failed(c);
+		request_objects(c);
+		return NULL;
+	}
+	first = ch.first;
+	ch.first = *link_of(first, c->link_off);
+	if (--ch.nr)
+		push_shared(&c->nested, &ch, c->link_off);
+	request_objects(c);
+	return first;
+}
+
+/* This CPU's list is empty, and interrupts are off */
+static notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry)
+{
+	struct bpf_mem_cache *mc = c->cache;
+	struct chain ch = {};
+	void *obj;
+
+	cpu_enter(c);
+	cpu_drain_nested(c);
+	if (!c->head) {
+		depot_take(mc, c->batch, &ch);
+		if (ch.nr)
+			atomic_add(ch.nr, &mc->burst);
+		if (ch.nr || reserve_take(mc, &ch) || pool_take(mc, &ch))
+			cpu_splice(c, &ch);
+	}
+	obj = cpu_pop(c);
+	cpu_leave(c);
+	if (!obj && !retry)
+		alloc_failed(c);
+	request_objects(c);
+	return obj;
+}
+
+/* @retry: this context may refill, so a failure is not one yet */
+static __always_inline void *alloc_irqoff(struct bpf_mem_cpu *c, bool retry)
+{
+	void *obj;
+
+	if (unlikely(READ_ONCE(c->busy)))
+		return alloc_nested(c, retry);
+	cpu_enter(c);
+	obj = cpu_pop(c);
+	cpu_leave(c);
+	if (unlikely(!obj))
+		return alloc_slow(c, retry);
+	if (unlikely(c->cnt < c->low / 2))
+		request_objects(c);
+	return obj;
+}
+
+/* The list is too long (@obj is NULL), or an NMI could not reach it */
+static notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
+{
+	struct chain ch = { obj, obj, 1 };
+
+	if (obj) {
+		push_shared(&c->nested, &ch, c->link_off);
+	} else {
+		cpu_enter(c);
+		cpu_give_surplus(c);
+		cpu_leave(c);
+	}
+	request_service(c);
+}
+
+static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
+{
+	if (unlikely(READ_ONCE(c->busy))) {
+		free_slow(c, obj);
+		return;
+	}
+	cpu_enter(c);
+	*link_of(obj, c->link_off) = c->head;
+	c->head = obj;
+	WRITE_ONCE(c->cnt, c->cnt + 1);
+	cpu_leave(c);
+	if (unlikely(c->cnt > c->high))
+		free_slow(c, NULL);
+}
+
+/* From here on: slab, per-CPU allocator, RCU. Never in the caller's way. */
+
+static void slab_free(struct bpf_mem_pool *pool, void *obj, void *area)
+{
+	if (pool->percpu_size)
+		free_percpu((void __percpu *)area);
+	if (pool->slab)
+		kmem_cache_free(pool->slab->kc, obj);
+	else
+		kfree(obj);
+}
+
+/* Zeroed once: what a former life left in an object may be in use still */
+static void *slab_alloc(struct bpf_mem_pool *pool, gfp_t gfp, void **area)
+{
+	void *obj;
+
+	gfp |= __GFP_NOWARN;
+	if (pool->slab)
+		obj = kmem_cache_alloc_node(pool->slab->kc, gfp | __GFP_ZERO,
+					    pool->numa_node);
+	else
+		obj = kmalloc_node(pool->size, gfp | __GFP_ZERO,
+				   pool->numa_node);
+	if (!obj || !pool->percpu_size)
+		return obj;
+	*area = (void *)__alloc_percpu_gfp(pool->percpu_size, 8, gfp);
+	if (!*area) {
+		slab_free(pool, obj, NULL);
+		return NULL;
+	}
+	return obj;
+}
+
+static void destroy_object(struct bpf_mem_cache *mc, void *obj)
+{
+	void *area = NULL;
+
+	if (mc->pool->percpu_size)
+		area = *(void **)(obj + mc->percpu_off);
+	slab_free(mc->pool, obj - mc->head_room, area);
+}
+
+static void *create_object(struct bpf_mem_cache *mc, gfp_t gfp)
+{
+	void *obj, *area;
+
+	obj = slab_alloc(mc->pool, gfp, &area);
+	if (!obj)
+		return NULL;
+	obj += mc->head_room;
+	if (mc->pool->percpu_size)
+		*(void **)(obj + mc->percpu_off) = area;
+	return obj;
+}
+
+static int charge(struct obj_cgroup *objcg, size_t bytes, gfp_t gfp)
+{
+	return objcg ? obj_cgroup_charge(objcg, gfp, bytes) : 0;
+}
+
+static void uncharge(struct obj_cgroup *objcg, size_t bytes)
+{
+	if (objcg && bytes)
+		obj_cgroup_uncharge(objcg, bytes);
+}
+
+/* Have the owner pay for what came from the pool */
+static void settle(struct bpf_mem_cache *mc, gfp_t gfp)
+{
+	u32 n = atomic_xchg(&mc->borrowed, 0);
+
+	if (!n) {
+		WRITE_ONCE(mc->in_debt, false);
+		return;
+	}
+	if (charge(mc->objcg, (size_t)n * mc->charge, gfp | __GFP_NOWARN)) {
+		atomic_add(n, &mc->borrowed);
+		WRITE_ONCE(mc->in_debt, true);
+	} else {
+		WRITE_ONCE(mc->in_debt, false);
+	}
+}
+
+/* Objects that were never paid for do not pay back */
+static void uncharge_objects(struct bpf_mem_cache *mc, u32 n)
+{
+	u32 debt = atomic_xchg(&mc->borrowed, 0);
+
+	if (debt > n) {
+		atomic_add(debt - n, &mc->borrowed);
+		debt = n;
+	}
+	uncharge(mc->objcg, (size_t)(n - debt) * mc->charge);
+}
+
+/* Make up to @n objects, charged in one go if the cgroup has that much left */
+static void create_chain(struct bpf_mem_cache *mc, u32 n, gfp_t gfp,
+			 struct chain *ch)
+{
+	void *obj;
+	u32 i;
+
+	gfp |= __GFP_NOWARN;
+	if (charge(mc->objcg, (size_t)n * mc->charge, gfp)) {
+		n = 1;
+		if (charge(mc->objcg, mc->charge, gfp))
+			return;
+	}
+	for (i = 0; i < n; i++) {
+		obj = create_object(mc, gfp);
+		if (!obj)
+			break;
+		chain_add(ch, obj, mc->link_off);
+	}
+	uncharge(mc->objcg, (size_t)(n - i) * mc->charge);
+	atomic_long_add(i, &mc->nr_objs);
+}
+
+static void destroy_list(struct bpf_mem_cache *mc, void *first)
+{
+	u32 n = 0;
+
+	while (first) {
+		void *obj = first;
+
+		first = *link_of(obj, mc->link_off);
+		destroy_object(mc, obj);
+		if (++n < DESTROY_BATCH && first)
+			continue;
+		atomic_long_sub(n, &mc->nr_waiting);
+		atomic_long_sub(n, &mc->nr_objs);
+		uncharge_objects(mc, n);
+		n = 0;
+		cond_resched();
+	}
+}
+
+static void kick_worker(struct bpf_mem_cache *mc)
+{
+	mod_delayed_work(system_unbound_wq, &mc->work, 0);
+}
+
+static void gp_over(struct rcu_head *rcu)
+{
+	struct bpf_mem_cache *mc = container_of(rcu, struct bpf_mem_cache, rcu);
+
+	/* pairs with synchronize_rcu() in cache_free() */
+	rcu_read_lock();
+	atomic_set_release(&mc->gp, GP_OVER);
+	kick_worker(mc);
+	rcu_read_unlock();
+}
+
+static void gp_over_trace(struct rcu_head *rcu)
+{
+	if (rcu_trace_implies_rcu_gp())
+		gp_over(rcu);
+	else
+		call_rcu(rcu, gp_over);
+}
+
+/* Move what waits, if @more, to where the list of the last one was */
+static noinline notrace void *gp_change(struct bpf_mem_cache *mc, bool more)
+{
+	unsigned long flags;
+	void *old;
+
+	raw_local_irq_save(flags);
+	depot_lock(mc);
+	old = mc->in_gp;
+	WRITE_ONCE(mc->in_gp, more ? xchg(&mc->waiting, NULL) : NULL);
+	depot_unlock(mc);
+	raw_local_irq_restore(flags);
+	return old;
+}
+
+/*
+ * Start a grace period for all that waits, unless one is running: then this
+ * is called again when it is over. A sleepable program whose map is marked
+ * only now cannot find what was unlinked from the map before: xchg() orders
+ * that against reading the mark, and pairs with smp_mb() where it is set.
+ */
+static bool gp_start(struct bpf_mem_cache *mc, bool force)
+{
+	if ((!READ_ONCE(mc->waiting) && !force) ||
+	    atomic_cmpxchg(&mc->gp, GP_IDLE, GP_RUNNING) != GP_IDLE)
+		return false;
+	gp_change(mc, true);
+	if (READ_ONCE(mc->sleepable))
+		call_rcu_tasks_trace(&mc->rcu, gp_over_trace);
+	else
+		call_rcu(&mc->rcu, gp_over);
+	return true;
+}
+
+/* The grace period is over: what nobody asked for again goes back */
+static void gp_finish(struct bpf_mem_cache *mc)
+{
+	if (atomic_read_acquire(&mc->gp) != GP_OVER)
+		return;
+	destroy_list(mc, gp_change(mc, false));
+	atomic_set_release(&mc->gp, GP_IDLE);
+}
+
+static void stock_put(struct bpf_mem_cache *mc, struct chain *ch)
+{
+	atomic_long_add(ch->nr, &mc->nr_ready);
+	push_shared(&mc->stock, ch, mc->link_off);
+}
+
+/* Give up all that lies in a list which nobody uses any more */
+static u32 drain_list(struct bpf_mem_cache *mc, void **list)
+{
+	struct chain ch;
+	void *first;
+
+	first = xchg(list, NULL);
+	if (!first)
+		return 0;
+	make_chain(first, mc->link_off, &ch);
+	give_up(mc, &ch);
+	return ch.nr;
+}
+
+static bool reserve_is_low(struct bpf_mem_cache *mc)
+{
+	struct bpf_mem_reserve *rsv = READ_ONCE(mc->reserve);
+
+	return rsv && empty_slot(rsv->slots, rsv->nr_slots);
+}
+
+/* Fill what is empty in the reserve. Only the worker calls this. */
+static bool reserve_fill(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
+{
+	void **gap;
+	u32 i;
+
+	/* programs on the allocation path may empty it at the same time */
+	for (i = 0; rsv && i < rsv->nr_slots; i++) {
+		struct chain ch = {};
+
+		gap = empty_slot(rsv->slots, rsv->nr_slots);
+		if (!gap)
+			return true;
+		create_chain(mc, rsv->slot_objs, GFP_FILL, &ch);
+		if (ch.nr && !reserve_put(mc, gap, &ch))
+			stock_put(mc, &ch);
+		if (ch.nr < rsv->slot_objs)
+			return false;
+	}
+	return true;
+}
+
+/* Have the reserve hold @want objects, and drop the old one */
+static void reserve_resize(struct bpf_mem_cache *mc, u32 want)
+{
+	struct bpf_mem_reserve *rsv = NULL, *old;
+	u32 i;
+
+	if (want) {
+		rsv = kzalloc(sizeof(*rsv), GFP_FILL | __GFP_NOWARN);
+		if (!rsv)
+			return;
+		rsv->nr_slots = min_t(u32, want, RESERVE_SLOTS);
+		rsv->slot_objs = want / rsv->nr_slots;
+		reserve_fill(mc, rsv);
+	}
+	old = xchg(&mc->reserve, rsv);
+	if (!old)
+		return;
+	/* those who looked at it had interrupts off */
+	synchronize_rcu();
+	for (i = 0; i < RESERVE_SLOTS; i++)
+		atomic_long_sub(drain_list(mc, &old->slots[i]), &mc->nr_ready);
+	kfree(old);
+}
+
+/* Fill the pool up */
+static bool pool_fill(struct bpf_mem_pool *pool, gfp_t gfp)
+{
+	void **gap, *obj, *area;
+	u32 i;
+
+	for (i = 0; i < pool->nr_slots; i++) {
+		gap = empty_slot(pool->slots, pool->nr_slots);
+		if (!gap)
+			return true;
+		area = NULL;
+		obj = slab_alloc(pool, gfp, &area);
+		if (!obj)
+			return false;
+		*(void **)obj = area;
+		if (cmpxchg(gap, NULL, obj)) {
+			slab_free(pool, obj, area);
+			return true;
+		}
+	}
+	return true;
+}
+
+/* A burst that found nothing makes room for itself and one full list */
+static void reserve_learn(struct bpf_mem_cache *mc)
+{
+	u32 missed = atomic_xchg(&mc->missed, 0);
+	u32 burst = atomic_xchg(&mc->burst, 0);
+	struct bpf_mem_reserve *rsv = mc->reserve;
+	u32 has = rsv ? rsv->nr_slots * rsv->slot_objs : 0;
+	u32 want = has;
+
+	if (missed) {
+		want += missed + burst + POOL_SLOTS + 2 * mc->max_batch;
+		want = round_up(want, RESERVE_SLOTS);
+		want = min3(want, (u32)RESERVE_MAX_OBJS,
+			    (u32)RESERVE_MAX_BYTES / mc->charge);
+		want = max(want, has);
+	} else if (time_after(jiffies, READ_ONCE(mc->last_burst) +
+			      RESERVE_KEEP)) {
+		want = 0;
+	}
+	if (want != has)
+		reserve_resize(mc, want);
+}
+
+/*
+ * Bring this CPU's list above its low mark, first from what the map has, then
+ * from slab unless @gfp is 0. Preemption is off, and the caller holds the
+ * guard. Returns how many objects are missing.
+ */
+static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
+{
+	struct bpf_mem_cache *mc = c->cache;
+	struct chain ch = {};
+	unsigned long flags;
+	u32 want = 0;
+
+	raw_local_irq_save(flags);
+	cpu_enter(c);
+	cpu_drain_nested(c);
+	if (c->cnt < c->low) {
+		want = c->batch;
+		depot_take(mc, want, &ch);
+		want -= ch.nr;
+		if (ch.nr)
+			cpu_splice(c, &ch);
+	}
+	cpu_leave(c);
+	raw_local_irq_restore(flags);
+	if (!want || !gfp || READ_ONCE(mc->dying))
+		return want;
+
+	ch = (struct chain){};
+	create_chain(mc, want, gfp, &ch);
+	raw_local_irq_save(flags);
+	cpu_enter(c);
+	if (ch.nr)
+		cpu_splice(c, &ch);
+	/* a CPU that goes on asking gets more at a time */
+	c->batch = min_t(u32, c->batch * 2, mc->max_batch);
+	c->low = max(c->batch * 2 / 3, 1);
+	cpu_leave(c);
+	raw_local_irq_restore(flags);
+	return want - ch.nr;
+}
+
+/*
+ * Refill at once, if this context may. The guard keeps programs that are
+ * attached to the allocation path from coming here again; an interrupt that
+ * changes the word puts it back before it returns.
+ */
+static notrace bool refill_direct(struct bpf_mem_cpu __percpu *pcpu)
+{
+	struct bpf_mem_service *svc;
+	struct bpf_mem_cpu *c;
+	bool ok;
+	u32 bit;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT) || raw_irqs_disabled() || in_nmi())
+		return false;
+	preempt_disable_notrace();
+	svc = raw_cpu_ptr(&bpf_mem_service);
+	c = raw_cpu_ptr(pcpu);
+	bit = in_irq() ? 4 : in_serving_softirq() ? 2 : 1;
+	if (!(READ_ONCE(svc->refilling) & bit)) {
+		WRITE_ONCE(svc->refilling, svc->refilling | bit);
+		barrier();
+		refill(c, GFP_NOWAIT);
+		barrier();
+		WRITE_ONCE(svc->refilling, svc->refilling & ~bit);
+	}
+	ok = READ_ONCE(c->cnt);
+	preempt_enable_notrace();
+	return ok;
+}
+
+/* In irq_work, on the CPU of @c */
+static notrace void service(struct bpf_mem_cpu *c)
+{
+	bool may_create = !IS_ENABLED(CONFIG_PREEMPT_RT);
+	struct bpf_mem_cache *mc = c->cache;
+	unsigned long flags;
+	bool pool_low;
+	u32 missing;
+
+	/* atomic per-CPU allocation has little to give: the worker does it */
+	if (mc->pool->percpu_size || READ_ONCE(mc->dying))
+		may_create = false;
+
+	missing = refill(c, may_create ? GFP_NOWAIT : 0);
+	if (missing) {
+		WRITE_ONCE(c->starved, (u32)jiffies);
+		atomic_add(missing, &mc->want);
+	}
+	raw_local_irq_save(flags);
+	cpu_enter(c);
+	cpu_give_surplus(c);
+	cpu_leave(c);
+	raw_local_irq_restore(flags);
+
+	settle(mc, GFP_NOWAIT);
+	if (may_create)
+		pool_fill(mc->pool, GFP_NOWAIT);
+	pool_low = empty_slot(mc->pool->slots, mc->pool->nr_slots);
+	gp_start(mc, false);
+	if (!missing && !pool_low && !reserve_is_low(mc) &&
+	    !READ_ONCE(mc->in_debt) && !atomic_read(&mc->missed))
+		atomic_set(&mc->burst, 0);
+	else if (!READ_ONCE(mc->retry) || time_after(jiffies, mc->retry))
+		kick_worker(mc);
+}
+
+/*
+ * What asks for service while this runs comes from NMIs and from programs on
+ * the allocation path. Those may eat up all that a refill brings, so the
+ * second time the worker has to do it, and after that the next tick.
+ */
+static notrace void service_run(struct bpf_mem_service *svc)
+{
+	struct bpf_mem_cpu *c, *next;
+	int round;
+
+	WRITE_ONCE(svc->running, true);
+	barrier();
+	for (round = 0; round < 2; round++) {
+		for (c = xchg(&svc->head, NULL); c; c = next) {
+			next = c->next_service;
+			xchg(&c->service, SERVICE_RUNNING);
+			if (round)
+				kick_worker(c->cache);
+			else
+				service(c);
+			/* when idle, @c is the destroyer's */
+			if (cmpxchg(&c->service, SERVICE_RUNNING,
+				    SERVICE_IDLE) != SERVICE_RUNNING)
+				queue_service(svc, c);
+		}
+	}
+	barrier();
+	WRITE_ONCE(svc->running, false);
+	barrier();
+	if (READ_ONCE(svc->head))
+		irq_work_queue(&svc->later);
+}
+
+static notrace void service_irq_work(struct irq_work *work)
+{
+	/* a reserve that is looked at stays, see reserve_resize() */
+	rcu_read_lock();
+	service_run(raw_cpu_ptr(&bpf_mem_service));
+	rcu_read_unlock();
+}
+
+/* An offline CPU has no irq_work, and no context but this one */
+static int service_dead_cpu(unsigned int cpu)
+{
+	rcu_read_lock();
+	service_run(per_cpu_ptr(&bpf_mem_service, cpu));
+	rcu_read_unlock();
+	return 0;
+}
+
+static void cache_free(struct bpf_mem_cache *mc);
+
+/*
+ * One step of destroying @mc. All users are gone, but an irq_work may still
+ * be at work on a CPU's list.
+ */
+static void destroy_step(struct bpf_mem_cache *mc)
+{
+	int cpu, i;
+
+	if (atomic_read(&mc->gp) != GP_IDLE)
+		return;
+	if (mc->drained) {
+		cache_free(mc);
+		return;
+	}
+	for_each_possible_cpu(cpu) {
+		struct bpf_mem_cpu *c = per_cpu_ptr(mc->pcpu, cpu);
+
+		/* pairs with the cmpxchg() in service_run() */
+		while (smp_load_acquire(&c->service) != SERVICE_IDLE)
+			schedule_timeout_uninterruptible(1);
+		drain_list(mc, &c->head);
+		c->cnt = 0;
+		drain_list(mc, &c->nested);
+	}
+	for (i = 0; mc->reserve && i < RESERVE_SLOTS; i++)
+		drain_list(mc, &mc->reserve->slots[i]);
+	drain_list(mc, &mc->stock);
+	/* else an irq_work came first, and its grace period leads here again */
+	mc->drained = gp_start(mc, true);
+}
+
+/* The one worker of an allocator: all that may sleep or take long */
+static void cache_work(struct work_struct *work)
+{
+	struct bpf_mem_cache *mc;
+	struct chain ch = {};
+	long delay;
+	u32 want;
+	bool ok;
+
+	mc = container_of(to_delayed_work(work), struct bpf_mem_cache, work);
+	gp_finish(mc);
+	if (READ_ONCE(mc->dying)) {
+		destroy_step(mc);
+		return;
+	}
+	settle(mc, GFP_FILL);
+	reserve_learn(mc);
+	ok = reserve_fill(mc, mc->reserve);
+	ok &= pool_fill(mc->pool, GFP_FILL);
+	want = min_t(u32, atomic_xchg(&mc->want, 0),
+		     mc->max_batch * num_online_cpus());
+	if (READ_ONCE(mc->stock))
+		want = 0;
+	if (want) {
+		create_chain(mc, want, GFP_FILL, &ch);
+		if (ch.nr)
+			stock_put(mc, &ch);
+	}
+	if (ch.nr == want && ok && !mc->in_debt)
+		WRITE_ONCE(mc->retry, 0);
+	else
+		WRITE_ONCE(mc->retry, (jiffies + RETRY_DELAY) | 1);
+	gp_start(mc, false);
+	if (mc->reserve) {
+		delay = READ_ONCE(mc->last_burst) + RESERVE_KEEP - jiffies;
+		queue_delayed_work(system_unbound_wq, &mc->work,
+				   max(delay, 0L) + 1);
+	}
+}
+
+/* Called with slabs_mutex held, like the next */
+static struct bpf_mem_slab *slab_get(u32 size)
+{
+	struct bpf_mem_slab *slab;
+	char name[32];
+
+	list_for_each_entry(slab, &slabs, list) {
+		if (slab->size == size) {
+			slab->refs++;
+			return slab;
+		}
+	}
+	slab = kzalloc(sizeof(*slab), GFP_KERNEL);
+	if (!slab)
+		return NULL;
+	snprintf(name, sizeof(name), "bpf_mem-%u", size);
+	slab->kc = kmem_cache_create(name, size, 8, 0, NULL);
+	if (!slab->kc) {
+		kfree(slab);
+		return NULL;
+	}
+	slab->size = size;
+	slab->refs = 1;
+	list_add(&slab->list, &slabs);
+	return slab;
+}
+
+static void slab_put(struct bpf_mem_slab *slab)
+{
+	if (--slab->refs)
+		return;
+	list_del(&slab->list);
+	kmem_cache_destroy(slab->kc);
+	kfree(slab);
+}
+
+/* What an object takes, as far as that is known here */
+static u32 object_bytes(u32 size, u32 percpu_size)
+{
+	if (size > SLAB_MAX_SIZE)
+		size = PAGE_SIZE << get_order(size);
+	return size + percpu_size * num_possible_cpus();
+}
+
+static void pool_drain(struct bpf_mem_pool *pool)
+{
+	void *obj;
+	u32 i;
+
+	for (i = 0; i < pool->nr_slots; i++) {
+		obj = pool->slots[i];
+		if (obj)
+			slab_free(pool, obj, *(void **)obj);
+	}
+	uncharge(pool->objcg, (size_t)pool->nr_slots * pool->charge);
+}
+
+static struct bpf_mem_pool *pool_get(u32 size, u32 percpu_size, int numa_node)
+{
+	struct bpf_mem_pool *pool;
+	int i;
+
+	mutex_lock(&slabs_mutex);
+	list_for_each_entry(pool, &pools, list) {
+		if (pool->size == size && pool->percpu_size == percpu_size &&
+		    pool->numa_node == numa_node) {
+			pool->refs++;
+			goto out;
+		}
+	}
+	pool = kzalloc(sizeof(*pool), GFP_KERNEL);
+	if (!pool)
+		goto out;
+	pool->size = size;
+	pool->percpu_size = percpu_size;
+	pool->numa_node = numa_node;
+	pool->charge = object_bytes(size, percpu_size);
+	pool->refs = 1;
+	if (size <= SLAB_MAX_SIZE) {
+		pool->slab = slab_get(size);
+		if (!pool->slab)
+			goto free_pool;
+	}
+	i = clamp_t(u32, POOL_BYTES / pool->charge, POOL_MIN_SLOTS, POOL_SLOTS);
+	if (pool->charge > POOL_MAX_CHARGE)
+		i = 0;
+	pool->objcg = bpf_mem_get_objcg();
+	if (charge(pool->objcg, (size_t)i * pool->charge, GFP_FILL))
+		goto put_objcg;
+	pool->nr_slots = i;
+	if (!pool_fill(pool, GFP_FILL))
+		goto free_slots;
+	list_add(&pool->list, &pools);
+out:
+	mutex_unlock(&slabs_mutex);
+	return pool;
+
+free_slots:
+	pool_drain(pool);
+put_objcg:
+	if (pool->objcg)
+		obj_cgroup_put(pool->objcg);
+	if (pool->slab)
+		slab_put(pool->slab);
+free_pool:
+	kfree(pool);
+	pool = NULL;
+	goto out;
+}
+
+static void pool_put(struct bpf_mem_pool *pool)
+{
+	mutex_lock(&slabs_mutex);
+	if (!--pool->refs) {
+		list_del(&pool->list);
+		pool_drain(pool);
+		if (pool->objcg)
+			obj_cgroup_put(pool->objcg);
+		if (pool->slab)
+			slab_put(pool->slab);
+		kfree(pool);
+	}
+	mutex_unlock(&slabs_mutex);
+}
+
+static void cache_free(struct bpf_mem_cache *mc)
+{
+	/* whoever has kicked the worker, for nothing now, is done with @mc */
+	synchronize_rcu();
+	cancel_delayed_work(&mc->work);
+	WARN_ON_ONCE(atomic_long_read(&mc->nr_objs));
+	if (mc->objcg)
+		obj_cgroup_put(mc->objcg);
+	kfree(mc->reserve);
+	pool_put(mc->pool);
+	free_percpu(mc->pcpu);
+	kmem_cache_free(cache_cache, mc);
+}
+
+/* Leave the rest to the worker, which waits for grace periods */
+static void cache_destroy(struct bpf_mem_cpu __percpu *pcpu)
+{
+	struct bpf_mem_cache *mc = raw_cpu_ptr(pcpu)->cache;
+
+	/* pairs with synchronize_rcu() in cache_free() */
+	rcu_read_lock();
+	WRITE_ONCE(mc->dying, true);
+	kick_worker(mc);
+	rcu_read_unlock();
+}
+
+static struct bpf_mem_cpu __percpu *
+cache_create(const struct bpf_mem_alloc_opts *opts)
+{
+	struct bpf_mem_cpu __percpu *pcpu;
+	struct bpf_mem_cache *mc;
+	u32 cached;
+	int cpu;
+
+	mc = kmem_cache_zalloc(cache_cache, GFP_KERNEL);
+	if (!mc)
+		return ERR_PTR(-ENOMEM);
+	mc->link_off = opts->link_off;
+	if (opts->link_off < 0) {
+		mc->head_room = HEAD_ROOM;
+		mc->link_off = -HEAD_ROOM;
+	}
+	mc->percpu_off = opts->percpu_off;
+	mc->pool = pool_get(opts->size + mc->head_room, opts->percpu_size,
+			    opts->numa_node);
+	if (!mc->pool)
+		goto free_mc;
+	mc->charge = mc->pool->charge;
+	cached = min_t(u32, CACHED_BYTES / mc->charge, CACHED_OBJS);
+	mc->max_batch = max_t(u32, cached / 2, 1);
+	INIT_DELAYED_WORK(&mc->work, cache_work);
+
+	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, GFP_KERNEL | __GFP_NOWARN);
+	if (!pcpu)
+		goto put_pool;
+	mc->pcpu = pcpu;
+	for_each_possible_cpu(cpu) {
+		struct bpf_mem_cpu *c = per_cpu_ptr(pcpu, cpu);
+
+		c->cache = mc;
+		c->link_off = mc->link_off;
+		c->high = cached;
+		c->batch = min_t(u32, FIRST_BATCH, mc->max_batch);
+		c->low = max(c->batch * 2 / 3, 1);
+		c->starved = (u32)jiffies - 1;
+	}
+	mc->objcg = bpf_mem_get_objcg();
+	return pcpu;
+
+put_pool:
+	pool_put(mc->pool);
+free_mc:
+	kmem_cache_free(cache_cache, mc);
+	return ERR_PTR(-ENOMEM);
+}
+
+static const u16 class_sizes[] = {
+	16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, MAX_SIZE,
+};
+
+static __always_inline u32 size_class(size_t size)
+{
+	if (size > 256)
+		return order_base_2(size) - 2;
+	if (size > 192)
+		return 6;
+	if (size > 128)
+		return 5;
+	if (size > 96)
+		return 4;
+	if (size > 64)
+		return 3;
+	return size > 32 ? 2 : size > 16;
+}
+
+/**
+ * bpf_mem_alloc_init_opts - make an allocator for objects of one size
+ * @ma: the allocator
+ * @opts: how the objects look
+ *
+ * Objects are zero when they come from slab, as is their per-CPU area; when
+ * they are handed out again they are as they were freed, but for the link.
+ * All memory, that of cached objects included, is charged to the memory
+ * cgroup of the caller.
+ *
+ * Context: process, may sleep.
+ * Return: 0, -EINVAL for sizes or offsets out of range, -ENOMEM.
+ */
+int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
+			    const struct bpf_mem_alloc_opts *opts)
+{
+	struct bpf_mem_cpu __percpu *pcpu;
+
+	memset(ma, 0, sizeof(*ma));
+	if (!opts->size || opts->size > KMALLOC_MAX_SIZE - sizeof(void *) ||
+	    opts->percpu_size > PCPU_MIN_UNIT_SIZE)
+		return -EINVAL;
+	if (opts->link_off >= 0 &&
+	    (!IS_ALIGNED(opts->link_off, sizeof(void *)) ||
+	     opts->link_off + sizeof(void *) > opts->size))
+		return -EINVAL;
+	if (opts->percpu_size &&
+	    (opts->percpu_off < 0 ||
+	     !IS_ALIGNED(opts->percpu_off, sizeof(void *)) ||
+	     opts->percpu_off == opts->link_off ||
+	     opts->percpu_off + sizeof(void *) > opts->size))
+		return -EINVAL;
+	pcpu = cache_create(opts);
+	if (IS_ERR(pcpu))
+		return PTR_ERR(pcpu);
+	ma->pcpu = pcpu;
+	return 0;
+}
+
+/**
+ * bpf_mem_alloc_init - make an allocator
+ * @ma: the allocator
+ * @size: bytes in an object; 0 for an allocator of any size up to 4096 bytes
+ * @percpu: objects are per-CPU areas of @size bytes. What is handed out is a
+ *	pointer to the pointer to such an area.
+ *
+ * A freed object stays as it is until it is handed out again: the allocator
+ * keeps its own word in front of it. See bpf_mem_alloc_init_opts() for the
+ * rest.
+ *
+ * Context: process, may sleep.
+ * Return: 0, -EINVAL for sizes out of range and for @percpu without a size,
+ * -ENOMEM.
+ */
+int bpf_mem_alloc_init(struct bpf_mem_alloc *ma, int size, bool percpu)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = size,
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+	};
+	u32 i;
+
+	memset(ma, 0, sizeof(*ma));
+	if (size < 0 || (percpu && !size))
+		return -EINVAL;
+	if (percpu) {
+		opts.size = sizeof(void __percpu *);
+		opts.percpu_size = size;
+	}
+	if (size)
+		return bpf_mem_alloc_init_opts(ma, &opts);
+
+	ma->classes = kcalloc(ARRAY_SIZE(class_sizes), sizeof(*ma->classes),
+			      GFP_KERNEL);
+	if (!ma->classes)
+		return -ENOMEM;
+	for (i = 0; i < ARRAY_SIZE(class_sizes); i++) {
+		struct bpf_mem_cpu __percpu *pcpu;
+
+		opts.size = class_sizes[i];
+		pcpu = cache_create(&opts);
+		if (IS_ERR(pcpu)) {
+			bpf_mem_alloc_destroy(ma);
+			return PTR_ERR(pcpu);
+		}
+		ma->classes[i] = pcpu;
+	}
+	return 0;
+}
+
+/**
+ * bpf_mem_alloc_destroy - give back all memory of an allocator
+ * @ma: the allocator, or zeroed memory
+ *
+ * All objects must have been freed, and nobody may allocate or free any more;
+ * readers may still look at freed objects. The caller does not wait for
+ * them: what has to outlive them goes back later. @ma itself is free at once.
+ *
+ * Context: process.
+ */
+void bpf_mem_alloc_destroy(struct bpf_mem_alloc *ma)
+{
+	u32 i;
+
+	if (ma->pcpu)
+		cache_destroy(ma->pcpu);
+	for (i = 0; ma->classes && i < ARRAY_SIZE(class_sizes); i++)
+		if (ma->classes[i])
+			cache_destroy(ma->classes[i]);
+	kfree(ma->classes);
+	memset(ma, 0, sizeof(*ma));
+}
+
+/**
+ * bpf_mem_alloc_set_sleepable - sleepable programs may hold objects from now on
+ * @ma: the allocator
+ *
+ * To be called before the first such program can run. From then on objects
+ * also wait for an RCU Tasks Trace grace period before they go to slab.
+ *
+ * Context: any.
+ */
+void bpf_mem_alloc_set_sleepable(struct bpf_mem_alloc *ma)
+{
+	u32 i;
+
+	if (ma->pcpu)
+		WRITE_ONCE(raw_cpu_ptr(ma->pcpu)->cache->sleepable, true);
+	for (i = 0; ma->classes && i < ARRAY_SIZE(class_sizes); i++)
+		WRITE_ONCE(raw_cpu_ptr(ma->classes[i])->cache->sleepable, true);
+	/* pairs with xchg() in gp_start() */
+	smp_mb();
+}
+
+static void add_stats(struct bpf_mem_cpu __percpu *pcpu,
+		      struct bpf_mem_alloc_stats *stats)
+{
+	struct bpf_mem_cache *mc = raw_cpu_ptr(pcpu)->cache;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct bpf_mem_cpu *c = per_cpu_ptr(pcpu, cpu);
+
+		stats->cached += READ_ONCE(c->cnt);
+		stats->failed += READ_ONCE(c->failed);
+	}
+	stats->cached += max(atomic_long_read(&mc->nr_ready), 0L);
+	stats->waiting += max(atomic_long_read(&mc->nr_waiting), 0L);
+	stats->bytes += (u64)atomic_long_read(&mc->nr_objs) * mc->charge;
+	stats->bytes += sizeof(*mc) + num_possible_cpus() *
+			sizeof(struct bpf_mem_cpu);
+}
+
+/**
+ * bpf_mem_alloc_get_stats - tell what an allocator holds
+ * @ma: the allocator
+ * @stats: filled in; exact when nobody uses the allocator at that time
+ *
+ * Context: any.
+ */
+void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
+			     struct bpf_mem_alloc_stats *stats)
+{
+	u32 i;
+
+	memset(stats, 0, sizeof(*stats));
+	if (ma->pcpu)
+		add_stats(ma->pcpu, stats);
+	for (i = 0; ma->classes && i < ARRAY_SIZE(class_sizes); i++)
+		add_stats(ma->classes[i], stats);
+}
+
+static __always_inline bool cpu_is_low(struct bpf_mem_cpu __percpu *pcpu)
+{
+	/* a look at another CPU's list after a migration does no harm */
+	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
+
+	return READ_ONCE(c->cnt) < READ_ONCE(c->low);
+}
+
+static __always_inline void *cache_alloc(struct bpf_mem_cpu __percpu *pcpu)
+{
+	unsigned long flags;
+	int tries = 0;
+	void *obj;
+
+	do {
+		if (unlikely(cpu_is_low(pcpu)) && !refill_direct(pcpu))
+			tries = ALLOC_TRIES;
+		raw_local_irq_save(flags);
+		obj = alloc_irqoff(raw_cpu_ptr(pcpu), tries < ALLOC_TRIES);
+		raw_local_irq_restore(flags);
+		/* else moved to a CPU with an empty list, or interrupted */
+	} while (unlikely(!obj) && tries++ < ALLOC_TRIES);
+	return obj;
+}
+
+static __always_inline void cache_put(struct bpf_mem_cpu __percpu *pcpu,
+				      void *obj)
+{
+	unsigned long flags;
+
+	raw_local_irq_save(flags);
+	free_irqoff(raw_cpu_ptr(pcpu), obj);
+	raw_local_irq_restore(flags);
+}
+
+/**
+ * bpf_mem_cache_alloc - allocate from a fixed-size allocator
+ * @ma: the allocator
+ *
+ * Context: any, NMI included.
+ * Return: an object, aligned to 8 bytes, whose contents are those of its
+ * former life or zero; NULL if there is none: no memory, or no way to get at
+ * it in this context and the reserve is spent.
+ */
+notrace void *bpf_mem_cache_alloc(struct bpf_mem_alloc *ma)
+{
+	return cache_alloc(ma->pcpu);
+}
+
+/**
+ * bpf_mem_cache_free - give an object back to its fixed-size allocator
+ * @ma: the allocator
+ * @ptr: the object, or NULL
+ *
+ * Readers may go on looking at the object. It may be handed out again at
+ * once, but only by @ma.
+ *
+ * Context: any, NMI included; any CPU.
+ */
+notrace void bpf_mem_cache_free(struct bpf_mem_alloc *ma, void *ptr)
+{
+	if (ptr)
+		cache_put(ma->pcpu, ptr);
+}
+
+/**
+ * bpf_mem_cache_alloc_irqoff - allocate with interrupts off
+ * @ma: a fixed-size allocator
+ *
+ * For those who hold a lock. It never calls into slab, so bpf_mem_cache_refill()
+ * before that lock is taken makes it likely to succeed.
+ *
+ * Context: any with interrupts off, NMI included.
+ * Return: as bpf_mem_cache_alloc().
+ */
+notrace void *bpf_mem_cache_alloc_irqoff(struct bpf_mem_alloc *ma)
+{
+	return alloc_irqoff(raw_cpu_ptr(ma->pcpu), false);
+}
+
+/**
+ * bpf_mem_cache_free_irqoff - bpf_mem_cache_free() with interrupts off
+ * @ma: a fixed-size allocator
+ * @ptr: the object, not NULL
+ *
+ * Context: any with interrupts off, NMI included.
+ */
+notrace void bpf_mem_cache_free_irqoff(struct bpf_mem_alloc *ma, void *ptr)
+{
+	free_irqoff(raw_cpu_ptr(ma->pcpu), ptr);
+}
+
+/**
+ * bpf_mem_cache_refill - see that this CPU has objects
+ * @ma: a fixed-size allocator
+ *
+ * Brings this CPU's list above its low mark if this context may allocate
+ * (interrupts on, no NMI, not within another refill), else does nothing.
+ *
+ * Context: any.
+ * Return: true if this CPU has an object.
+ */
+notrace bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma)
+{
+	return likely(!cpu_is_low(ma->pcpu)) || refill_direct(ma->pcpu);
+}
+
+/**
+ * bpf_mem_cache_fill - see that this CPU has objects, waiting for memory
+ * @ma: a fixed-size allocator
+ *
+ * For system calls, before they allocate with preemption or interrupts off.
+ * Memory is reclaimed if need be, but nobody is killed for it. An interrupt
+ * or migration can take the objects away, so who then finds none tries again.
+ *
+ * Context: process, may sleep.
+ * Return: 0, or -ENOMEM when machine or memory cgroup have none left.
+ */
+int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
+{
+	struct bpf_mem_cpu __percpu *pcpu = ma->pcpu;
+	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
+	struct chain ch = {};
+	unsigned long flags;
+
+	might_sleep();
+	if (bpf_mem_cache_refill(ma))
+		return 0;
+	create_chain(c->cache, READ_ONCE(c->batch), GFP_FILL, &ch);
+	if (!ch.nr)
+		return -ENOMEM;
+	raw_local_irq_save(flags);
+	c = raw_cpu_ptr(pcpu);
+	cpu_enter(c);
+	cpu_splice(c, &ch);
+	cpu_leave(c);
+	raw_local_irq_restore(flags);
+	return 0;
+}
+
+/**
+ * bpf_mem_alloc - allocate from an any-size allocator
+ * @ma: the allocator
+ * @size: in bytes, at most 4096
+ *
+ * Context: any, NMI included.
+ * Return: as bpf_mem_cache_alloc(); ZERO_SIZE_PTR for a @size of 0, NULL for
+ * one that is too large.
+ */
+notrace void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size)
+{
+	u32 class;
+	void *obj;
+
+	if (unlikely(!size))
+		return ZERO_SIZE_PTR;
+	if (unlikely(size > MAX_SIZE))
+		return NULL;
+	class = size_class(size);
+	obj = cache_alloc(ma->classes[class]);
+	if (likely(obj))
+		*(u32 *)(obj - HEAD_ROOM) = class;
+	return obj;
+}
+
+/**
+ * bpf_mem_free - give an object back to its any-size allocator
+ * @ma: the allocator
+ * @ptr: the object, NULL or ZERO_SIZE_PTR
+ *
+ * As bpf_mem_cache_free(). The size class stands in front of the object,
+ * where the link comes when it is free, so readers find all of it intact.
+ *
+ * Context: any, NMI included; any CPU.
+ */
+notrace void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr)
+{
+	if (likely(!ZERO_OR_NULL_PTR(ptr)))
+		cache_put(ma->classes[*(u32 *)(ptr - HEAD_ROOM)], ptr);
+}
+
+/* Like notrace: no program runs in the middle of these but in NMI */
+NOKPROBE_SYMBOL(depot_take);
+NOKPROBE_SYMBOL(give_up);
+NOKPROBE_SYMBOL(reserve_take);
+NOKPROBE_SYMBOL(reserve_put);
+NOKPROBE_SYMBOL(pool_take);
+NOKPROBE_SYMBOL(request_service);
+NOKPROBE_SYMBOL(cpu_give_surplus);
+NOKPROBE_SYMBOL(alloc_nested);
+NOKPROBE_SYMBOL(alloc_slow);
+NOKPROBE_SYMBOL(free_slow);
+NOKPROBE_SYMBOL(refill);
+NOKPROBE_SYMBOL(refill_direct);
+NOKPROBE_SYMBOL(service);
+NOKPROBE_SYMBOL(gp_change);
+NOKPROBE_SYMBOL(service_run);
+NOKPROBE_SYMBOL(service_irq_work);
+NOKPROBE_SYMBOL(bpf_mem_cache_alloc);
+NOKPROBE_SYMBOL(bpf_mem_cache_free);
+NOKPROBE_SYMBOL(bpf_mem_cache_alloc_irqoff);
+NOKPROBE_SYMBOL(bpf_mem_cache_free_irqoff);
+NOKPROBE_SYMBOL(bpf_mem_cache_refill);
+NOKPROBE_SYMBOL(bpf_mem_alloc);
+NOKPROBE_SYMBOL(bpf_mem_free);
+
+static int __init bpf_mem_init(void)
+{
+	int err;
+
+	cache_cache = KMEM_CACHE(bpf_mem_cache, SLAB_PANIC);
+	err = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "bpf/memalloc",
+					NULL, service_dead_cpu);
+	return err < 0 ? err : 0;
+}
+core_initcall(bpf_mem_init);

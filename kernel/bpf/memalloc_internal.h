@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What memalloc.c needs from the kernel around it, and nothing else needs
+ * from memalloc.c. A build of that file in user space, or for another kernel
+ * version, replaces this header.
+ */
+#ifndef __BPF_MEMALLOC_INTERNAL_H
+#define __BPF_MEMALLOC_INTERNAL_H
+
+#include <linux/atomic.h>
+#include <linux/cpu.h>
+#include <linux/err.h>
+#include <linux/init.h>
+#include <linux/irq_work.h>
+#include <linux/irqflags.h>
+#include <linux/jiffies.h>
+#include <linux/kprobes.h>
+#include <linux/list.h>
+#include <linux/log2.h>
+#include <linux/memcontrol.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/preempt.h>
+#include <linux/rcupdate.h>
+#include <linux/rcupdate_trace.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+
+#ifndef CONFIG_MEMCG_KMEM
+static inline struct obj_cgroup *get_obj_cgroup_from_current(void)
+{
+	return NULL;
+}
+
+static inline int obj_cgroup_charge(struct obj_cgroup *objcg, gfp_t gfp,
+				    size_t size)
+{
+	return 0;
+}
+
+static inline void obj_cgroup_uncharge(struct obj_cgroup *objcg, size_t size)
+{
+}
+
+static inline void obj_cgroup_put(struct obj_cgroup *objcg)
+{
+}
+#endif
+
+/*
+ * The charge of the allocator's owner; without one, memory is not charged.
+ * get_obj_cgroup_from_current() must not be called while kmem accounting is
+ * off: it would walk memory cgroups that do not exist.
+ */
+static inline struct obj_cgroup *bpf_mem_get_objcg(void)
+{
+#ifdef CONFIG_MEMCG_KMEM
+	if (!memcg_kmem_enabled())
+		return NULL;
+#endif
+	return get_obj_cgroup_from_current();
+}
+
+#endif /* __BPF_MEMALLOC_INTERNAL_H */
