@@ -9,7 +9,8 @@ export SERIES KERNEL_SRC FORCE JOBS
 # What the targets need of Debian.
 DEPS ?= git xz-utils perl python3 \
 	gcc make flex bison bc cpio rsync libc6-dev libelf-dev zlib1g-dev \
-	libcap-dev pahole clang llvm iproute2 qemu-system-x86 bats shellcheck
+	libcap-dev pahole clang llvm iproute2 kmod qemu-system-x86 bats \
+	shellcheck libcmocka-dev spin
 
 tree := $(CURDIR)/build/$(SERIES)
 obj := $(CURDIR)/build/obj
@@ -80,19 +81,19 @@ check-series: tree
 	@series/check
 
 kernel: tree
-	@vm/build $(tree) $(obj)
+	@vm/build $(tree) $(obj) vm/series.config
 
 base-kernel: tree
 	@vm/build $(tree)-base $(obj)-base
 
 debug-kernel: tree
-	@vm/build $(tree) $(obj)-debug vm/debug.config
+	@vm/build $(tree) $(obj)-debug vm/series.config vm/debug.config
 
 selftests: kernel
 	@vm/selftests $(tree) $(obj) $(selftests)
 
 # Both kernels run it: what the base answers stands beside what the series does.
-DEMO ?= vm/demo
+DEMO ?= vm/demo/run $(tree) $(obj) $(obj)-base $(selftests)
 
 run: kernel base-kernel selftests
 	@$(DEMO)

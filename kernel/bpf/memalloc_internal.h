@@ -10,6 +10,7 @@
 #include <linux/atomic.h>
 #include <linux/cpu.h>
 #include <linux/err.h>
+#include <linux/export.h>
 #include <linux/init.h>
 #include <linux/irq_work.h>
 #include <linux/irqflags.h>

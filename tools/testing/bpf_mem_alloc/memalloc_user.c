@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The code under test, as it is, and what looks into its data */
+#include "memalloc_user.h"
+#include "../../../kernel/bpf/memalloc.c"
+#include <sys/mman.h>
+#include "inspect.h"
+
+#define INSPECT __attribute__((section("inspect_text")))
+#define MAX_LIST (1L << 22)
+
+static u32 inspect_mark;
+
+/* Is every object of the list free, and in no other list? */
+INSPECT static long count_list(void *first, int link_off)
+{
+	struct emul_obj *obj;
+	long n = 0;
+
+	for (; first; first = *(void **)(first + link_off)) {
+		obj = emul_obj_of(first);
+		if (obj->mark == inspect_mark)
+			emul_fail("%p is in two lists", first);
+		if (obj->live)
+			emul_fail("%p is in a list and with its user", first);
+		obj->mark = inspect_mark;
+		if (++n > MAX_LIST)
+			emul_fail("a list has no end");
+	}
+	return n;
+}
+
+INSPECT static void expect(const char *what, long is, long should)
+{
+	if (is != should)
+		emul_fail("%s: %ld instead of %ld", what, is, should);
+}
+
+INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
+{
+	long cpu = 0, nested = 0, stock, waiting, in_gp, reserve = 0, all, i, n;
+
+	for_each_possible_cpu(i) {
+		struct bpf_mem_cpu *c = per_cpu_ptr(mc->pcpu, i);
+
+		n = count_list(c->head, mc->link_off);
+		expect("objects in a CPU's list", c->cnt, n);
+		cpu += n;
+		nested += count_list(c->nested, mc->link_off);
+		expect("busy", c->busy, 0);
+	}
+	stock = count_list(mc->stock, mc->link_off);
+	waiting = count_list(mc->waiting, mc->link_off);
+	in_gp = count_list(mc->in_gp, mc->link_off);
+	for (i = 0; mc->reserve && i < RESERVE_SLOTS; i++)
+		reserve += count_list(mc->reserve->slots[i], mc->link_off);
+	for (i = 0; i < mc->pool->nr_slots; i++)
+		in->pool += !!mc->pool->slots[i];
+	expect("nr_ready", mc->nr_ready.counter, stock + reserve);
+	expect("nr_waiting", mc->nr_waiting.counter, waiting + in_gp);
+	expect("depot_lock", mc->depot_lock.counter, 0);
+	all = mc->nr_objs.counter;
+	in->charge += (all - mc->borrowed.counter) * mc->charge;
+	if (mc->pool->objcg)
+		in->charge += (long)mc->pool->nr_slots * mc->pool->charge;
+	if (all)
+		in->object = mc->charge;
+	in->cpu += cpu;
+	in->nested += nested;
+	in->stock += stock;
+	in->waiting += waiting;
+	in->in_gp += in_gp;
+	in->reserve += reserve;
+	in->all += all;
+	return all - cpu - nested - stock - waiting - in_gp - reserve;
+}
+
+/* To be called while nobody uses @ma, of which @live objects are in use */
+INSPECT void inspect(struct bpf_mem_alloc *ma, long live, struct inspect *in)
+{
+	struct inspect dummy;
+	long out = 0, i;
+	u32 cpu;
+
+	in = in ?: &dummy;
+	*in = (struct inspect){};
+	inspect_mark++;
+	if (ma->pcpu)
+		out += inspect_cache(per_cpu_ptr(ma->pcpu, 0)->cache, in);
+	for (i = 0; ma->classes && i < ARRAY_SIZE(class_sizes); i++)
+		out += inspect_cache(per_cpu_ptr(ma->classes[i], 0)->cache, in);
+	expect("objects in use", out, live);
+	for_each_possible_cpu(cpu) {
+		struct bpf_mem_service *svc = per_cpu_ptr(&bpf_mem_service, cpu);
+
+		expect("refilling", svc->refilling, 0);
+		expect("running", svc->running, 0);
+	}
+}
+
+INSPECT bool inspect_depot_locked(struct bpf_mem_alloc *ma)
+{
+	return atomic_read(&per_cpu_ptr(ma->pcpu, 0)->cache->depot_lock);
+}
+
+/* After a test that failed, nothing is as it should be */
+INSPECT void inspect_reset(void)
+{
+	slabs.next = slabs.prev = &slabs;
+	pools.next = pools.prev = &pools;
+	pthread_mutex_init(&slabs_mutex.lock, NULL);
+}
+
+extern char __start_memalloc_text[], __stop_memalloc_text[];
+
+INSPECT bool inspect_in_code(unsigned long ip)
+{
+	return ip >= (unsigned long)__start_memalloc_text &&
+	       ip < (unsigned long)__stop_memalloc_text;
+}
+
+/* For breakpoints */
+INSPECT void inspect_make_writable(void)
+{
+	unsigned long start = (unsigned long)__start_memalloc_text & -PAGE_SIZE;
+	unsigned long end = round_up((unsigned long)__stop_memalloc_text,
+				     PAGE_SIZE);
+
+	if (mprotect((void *)start, end - start,
+		     PROT_READ | PROT_WRITE | PROT_EXEC))
+		emul_fail("code cannot be made writable");
+}

@@ -1,0 +1,624 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * With the trap flag set, a signal comes after every instruction. At each one
+ * in memalloc.c in turn, an NMI, an interrupt, or another CPU allocates and
+ * frees from the same allocator; then every list must still be right.
+ *
+ * A first run notes all instructions; for each of them there is a run which
+ * gets there by a breakpoint, as that is faster. In a last run something
+ * happens at all of them.
+ */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <ucontext.h>
+#include <cmocka.h>
+#include "user.h"
+
+#ifndef __x86_64__
+int main(void)
+{
+	printf("step: needs the trap flag of x86-64, skipped\n");
+	return 0;
+}
+#else
+
+#define TRAP_FLAG	0x100UL
+#define HELD		8
+#define MAX_POINTS	65536
+#define INT3		0xcc
+#define MINUTE		(60 * HZ)
+
+enum actor { NMI, INTERRUPT, OTHER_CPU, NR_ACTORS };
+
+static const char * const actors[] = { "NMI", "interrupt", "other CPU" };
+
+struct scenario {
+	const char *name;
+	enum user_kind kind;
+	void (*prepare)(void);
+	void (*op)(void);
+	bool irqs_off;
+};
+
+static struct user user;
+static struct obj_cgroup memcg;
+static void *ptrs[1024];
+static u32 nr_ptrs;
+static void *held[HELD];
+static void *op_obj;
+static enum actor actor;
+static long point, fire_at;
+static long missed, acted;
+static unsigned long last_ip;
+static unsigned long trace[MAX_POINTS];
+static u8 *break_at;
+static u8 break_byte;
+static long break_count;
+static bool break_again;
+static bool op_in_irq;
+unsigned long step_return;
+
+/* Calls out of memalloc.c run at full speed: TF comes back when they return */
+void step_trampoline(void);
+__asm__(".text\n"
+	"step_trampoline:\n"
+	"	pushq step_return(%rip)\n"
+	"	pushfq\n"
+	"	orq $0x100, (%rsp)\n"
+	"	popfq\n"
+	"	ret\n");
+
+static void break_set(void)
+{
+	long i;
+
+	break_at = (u8 *)trace[fire_at];
+	break_count = 0;
+	for (i = 1; i <= fire_at; i++)
+		break_count += trace[i] == trace[fire_at];
+	break_again = false;
+	break_byte = *break_at;
+	*break_at = INT3;
+}
+
+static void step_on(void)
+{
+	last_ip = 0;
+	if (fire_at > 0)
+		break_set();
+	else
+		__asm__ __volatile__("pushfq; orq $0x100, (%%rsp); popfq"
+				     : : : "memory", "cc");
+}
+
+static void step_off(void)
+{
+	__asm__ __volatile__("pushfq; andq $~0x100, (%%rsp); popfq"
+			     : : : "memory", "cc");
+	if (fire_at > 0)
+		*break_at = break_byte;
+}
+
+/* Two whole operations of each kind; what it keeps changes every time */
+static void use(int who)
+{
+	void *a, *b;
+
+	if (held[who])
+		user_free(&user, held[who]);
+	a = user_alloc(&user);
+	b = user_alloc(&user);
+	if (a)
+		user_free(&user, a);
+	if (!a || !b)
+		missed++;
+	held[who] = b;
+}
+
+/*
+ * The other CPU has its own stack, and runs when it is told to: until it is
+ * through, or waits in a loop for this CPU.
+ */
+static ucontext_t this_context, other_context;
+static char other_stack[1 << 18];
+static bool other_busy;
+static unsigned long other_irqs_off;
+static u32 other_preempt_count;
+
+static void other_cpu(void)
+{
+	use(1);
+	emul_gp_run(EMUL_RCU);
+	emul_work_run();
+	use(1);
+	other_busy = false;
+}
+
+static void other_cpu_waits(void)
+{
+	if (emul_cpu != 1)
+		emul_fail("waiting for a CPU that waits");
+	swapcontext(&other_context, &this_context);
+}
+
+static void other_cpu_goes_on(void)
+{
+	unsigned long irqs_off = emul_irqs_off;
+	u32 preempt_count = emul_preempt_count;
+
+	emul_set_cpu(1);
+	emul_irqs_off = other_irqs_off;
+	emul_preempt_count = other_preempt_count;
+	swapcontext(&this_context, &other_context);
+	other_irqs_off = emul_irqs_off;
+	other_preempt_count = emul_preempt_count;
+	emul_set_cpu(0);
+	emul_irqs_off = irqs_off;
+	emul_preempt_count = preempt_count;
+}
+
+static void other_cpu_starts(void)
+{
+	getcontext(&other_context);
+	other_context.uc_stack.ss_sp = other_stack;
+	other_context.uc_stack.ss_size = sizeof(other_stack);
+	other_context.uc_link = &this_context;
+	makecontext(&other_context, other_cpu, 0);
+	other_irqs_off = 0;
+	other_preempt_count = 0;
+	other_busy = true;
+	other_cpu_goes_on();
+}
+
+static void act(void)
+{
+	switch (actor) {
+	case NMI:
+		emul_nmi_enter();
+		use(0);
+		emul_nmi_exit();
+		break;
+	case INTERRUPT:
+		if (emul_irqs_off)
+			return;
+		emul_hardirq_enter();
+		use(0);
+		emul_hardirq_exit();
+		break;
+	default:
+		if (other_busy)
+			return;
+		other_cpu_starts();
+	}
+	acted++;
+}
+
+static bool is_return(unsigned long ip)
+{
+	u8 *op = (u8 *)ip;
+
+	return op[0] == 0xc3 || (op[0] == 0xf3 && op[1] == 0xc3);
+}
+
+static void trapped(int sig, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	unsigned long ip = regs[REG_RIP], *sp = (unsigned long *)regs[REG_RSP];
+	unsigned long last = last_ip;
+
+	last_ip = 0;
+	if (break_at && ip == (unsigned long)break_at + 1 && *break_at == INT3) {
+		*break_at = break_byte;
+		regs[REG_RIP] = --ip;
+		/* irq_work on the way was not part of the first run */
+		if (!in_irq() == !op_in_irq && !--break_count) {
+			act();
+			last_ip = ip;
+			point = fire_at;
+		} else {
+			break_again = true;
+		}
+		if (break_again || other_busy)
+			regs[REG_EFL] |= TRAP_FLAG;
+		return;
+	}
+	if (break_again) {
+		break_again = false;
+		*break_at = INT3;
+		regs[REG_EFL] &= ~TRAP_FLAG;
+		return;
+	}
+	if (!inspect_in_code(ip)) {
+		if (last && !is_return(last)) {
+			step_return = *sp;
+			*sp = (unsigned long)step_trampoline;
+			regs[REG_EFL] &= ~TRAP_FLAG;
+		}
+		return;
+	}
+	last_ip = ip;
+	if (other_busy)
+		other_cpu_goes_on();
+	point++;
+	if (!fire_at) {
+		op_in_irq = in_irq();
+		trace[point] = ip;
+	} else if (fire_at < 0) {
+		act();
+	} else if (!other_busy) {
+		regs[REG_EFL] &= ~TRAP_FLAG;
+	}
+}
+
+/* What is done step by step. The objects' contents are not part of it. */
+
+static void op_alloc(void)
+{
+	step_on();
+	op_obj = bpf_mem_cache_alloc(&user.ma);
+	step_off();
+}
+
+static void op_alloc_irqoff(void)
+{
+	step_on();
+	op_obj = bpf_mem_cache_alloc_irqoff(&user.ma);
+	step_off();
+}
+
+static void op_free(void)
+{
+	step_on();
+	bpf_mem_cache_free(&user.ma, op_obj);
+	step_off();
+	op_obj = NULL;
+}
+
+static void op_free_irqoff(void)
+{
+	step_on();
+	bpf_mem_cache_free_irqoff(&user.ma, op_obj);
+	step_off();
+	op_obj = NULL;
+}
+
+static void op_alloc_any(void)
+{
+	step_on();
+	op_obj = bpf_mem_alloc(&user.ma, user.size);
+	step_off();
+}
+
+static void op_free_any(void)
+{
+	step_on();
+	bpf_mem_free(&user.ma, op_obj);
+	step_off();
+	op_obj = NULL;
+}
+
+static void op_refill(void)
+{
+	step_on();
+	bpf_mem_cache_refill(&user.ma);
+	step_off();
+}
+
+static void op_fill(void)
+{
+	step_on();
+	bpf_mem_cache_fill(&user.ma);
+	step_off();
+}
+
+static void op_service(void)
+{
+	step_on();
+	emul_irq_work_run();
+	step_off();
+}
+
+static void op_worker(void)
+{
+	step_on();
+	emul_work_run();
+	step_off();
+}
+
+static void op_callback(void)
+{
+	step_on();
+	emul_gp_run(EMUL_RCU);
+	step_off();
+}
+
+/* The states in which it is done */
+
+static void take(u32 n)
+{
+	nr_ptrs += user_alloc_many(&user, ptrs + nr_ptrs, n);
+}
+
+static void burst(u32 n)
+{
+	nr_ptrs += user_alloc_many_irqoff(&user, ptrs + nr_ptrs, n);
+}
+
+static void give(u32 n)
+{
+	while (n-- && nr_ptrs)
+		user_free(&user, ptrs[--nr_ptrs]);
+}
+
+static void cached(void)
+{
+	take(6);
+	give(5);
+}
+
+static void empty(void)
+{
+	unsigned long flags;
+	struct inspect in;
+
+	emul.irq_work_manual = true;
+	local_irq_save(flags);
+	for (;;) {
+		inspect(&user.ma, user.live, &in);
+		if (!in.cpu)
+			break;
+		ptrs[nr_ptrs++] = user_alloc_irqoff(&user);
+	}
+	local_irq_restore(flags);
+}
+
+/* One object that the operation is to free, as user_free() would begin */
+static void to_free(void)
+{
+	op_obj = ptrs[--nr_ptrs];
+	user_check(&user, op_obj);
+	emul_note_free(op_obj);
+	user.live--;
+}
+
+static void cached_to_free(void)
+{
+	cached();
+	to_free();
+}
+
+static void full_to_free(void)
+{
+	struct inspect in;
+
+	take(40);
+	do {
+		give(1);
+		inspect(&user.ma, user.live, &in);
+	} while (!in.waiting);
+	emul.irq_work_manual = true;
+	do {
+		give(1);
+		inspect(&user.ma, user.live, &in);
+	} while (in.cpu * in.object < 7500);
+	to_free();
+}
+
+static void waiting(void)
+{
+	take(40);
+	emul.irq_work_manual = true;
+	give(36);
+	empty();
+}
+
+static void waiting_in_gp(void)
+{
+	take(40);
+	give(36);
+	empty();
+}
+
+static void pool_only(void)
+{
+	emul.irq_work_manual = true;
+}
+
+static void nothing_left(void)
+{
+	emul.irq_work_manual = true;
+	burst(40);
+}
+
+static void learnt(void)
+{
+	burst(20);
+	emul_settle();
+	give(20);
+	emul_settle();
+}
+
+static void learnt_empty(void)
+{
+	learnt();
+	empty();
+}
+
+static void learnt_to_fill(void)
+{
+	learnt();
+	emul.irq_work_manual = true;
+	burst(30);
+	emul_irq_work_run();
+}
+
+static void learning(void)
+{
+	burst(20);
+}
+
+static void forgetting(void)
+{
+	learnt();
+	__atomic_add_fetch(&emul_jiffies, MINUTE, __ATOMIC_SEQ_CST);
+}
+
+static void surplus_to_serve(void)
+{
+	take(40);
+	emul.irq_work_manual = true;
+	give(38);
+}
+
+static void gp_running(void)
+{
+	take(40);
+	give(38);
+}
+
+static void gp_over(void)
+{
+	gp_running();
+	emul_gp_run(EMUL_RCU);
+}
+
+static void gp_over_more_waits(void)
+{
+	take(60);
+	give(30);
+	emul_gp_run(EMUL_RCU);
+	emul.irq_work_manual = true;
+	give(25);
+}
+
+static const struct scenario scenarios[] = {
+	{ "alloc", FIXED, cached, op_alloc },
+	{ "alloc, interrupts off", LINKED, cached, op_alloc_irqoff, true },
+	{ "alloc, refill from slab", FIXED, empty, op_alloc },
+	{ "alloc, refill per-CPU", ATTACHED, empty, op_alloc },
+	{ "alloc, refill from depot", FIXED, waiting, op_alloc },
+	{ "alloc, from depot", LINKED, waiting, op_alloc_irqoff, true },
+	{ "alloc, from grace period", FIXED, waiting_in_gp, op_alloc_irqoff, true },
+	{ "alloc, from reserve", FIXED, learnt_empty, op_alloc_irqoff, true },
+	{ "alloc, from pool", FIXED, pool_only, op_alloc_irqoff, true },
+	{ "alloc, nothing left", FIXED, nothing_left, op_alloc_irqoff, true },
+	{ "free", FIXED, cached_to_free, op_free },
+	{ "free, interrupts off", LINKED, cached_to_free, op_free_irqoff, true },
+	{ "free, surplus", FIXED, full_to_free, op_free },
+	{ "alloc, any size", ANY, cached, op_alloc_any },
+	{ "alloc, any size, refill", ANY, pool_only, op_alloc_any },
+	{ "free, any size", ANY, cached_to_free, op_free_any },
+	{ "refill", FIXED, waiting, op_refill },
+	{ "fill", FIXED, nothing_left, op_fill },
+	{ "service, nothing left", FIXED, nothing_left, op_service },
+	{ "service, per-CPU", PERCPU, nothing_left, op_service },
+	{ "service, surplus", FIXED, surplus_to_serve, op_service },
+	{ "worker, after a burst", FIXED, learning, op_worker },
+	{ "worker, reserve to fill", FIXED, learnt_to_fill, op_worker },
+	{ "worker, reserve to drop", FIXED, forgetting, op_worker },
+	{ "worker, reclaim", FIXED, gp_over, op_worker },
+	{ "worker, reclaim per-CPU", PERCPU, gp_over, op_worker },
+	{ "worker, reclaim and more", LINKED, gp_over_more_waits, op_worker },
+	{ "end of a grace period", FIXED, gp_running, op_callback },
+};
+
+static long run(const struct scenario *sc, long at)
+{
+	unsigned long flags = 0;
+	struct inspect in;
+	u32 i;
+
+	emul_init(2);
+	memcg = (struct obj_cgroup){ .limit = LONG_MAX / 2 };
+	emul.memcg = &memcg;
+	emul.threads = actor == OTHER_CPU;
+	emul.relax = other_cpu_waits;
+	nr_ptrs = 0;
+	op_obj = NULL;
+	memset(held, 0, sizeof(held));
+	assert_int_equal(user_init(&user, sc->kind, 1000), 0);
+	sc->prepare();
+	point = 0;
+	fire_at = at;
+	if (sc->irqs_off)
+		local_irq_save(flags);
+	sc->op();
+	if (sc->irqs_off)
+		local_irq_restore(flags);
+	while (other_busy)
+		other_cpu_goes_on();
+	emul.threads = false;
+	if (op_obj) {
+		emul_note_alloc(op_obj);
+		user.live++;
+	}
+	inspect(&user.ma, user.live, NULL);
+	if (op_obj) {
+		emul_note_free(op_obj);
+		user.live--;
+		if (user.kind == ANY)
+			bpf_mem_free(&user.ma, op_obj);
+		else
+			bpf_mem_cache_free(&user.ma, op_obj);
+	}
+	for (i = 0; i < HELD; i++)
+		if (held[i])
+			user_free(&user, held[i]);
+	give(nr_ptrs);
+	emul.irq_work_manual = false;
+	emul_advance(2);
+	inspect(&user.ma, 0, &in);
+	assert_int_equal(in.nested, 0);
+	assert_int_equal(user.live, 0);
+	bpf_mem_alloc_destroy(&user.ma);
+	emul_exit();
+	return point;
+}
+
+static long total;
+
+static void step_through(void **state)
+{
+	const struct scenario *sc = *state;
+	long n, points;
+
+	for (actor = 0; actor < NR_ACTORS; actor++) {
+		acted = missed = 0;
+		points = run(sc, 0);
+		assert_true(points > 3);
+		for (n = 1; n <= points; n++)
+			if (!run(sc, n))
+				fail_msg("point %ld not reached", n);
+		run(sc, -1);
+		total += acted;
+		print_message("%s: %s at %ld of %ld points, %ld without memory\n",
+			      sc->name, actors[actor], acted, points, missed);
+		assert_true(actor == INTERRUPT || acted >= points);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction sa = { .sa_sigaction = trapped, .sa_flags = SA_SIGINFO };
+	struct CMUnitTest tests[ARRAY_SIZE(scenarios)];
+	int i, err;
+
+	sigaction(SIGTRAP, &sa, NULL);
+	inspect_make_writable();
+	for (i = 0; i < ARRAY_SIZE(scenarios); i++)
+		tests[i] = (struct CMUnitTest){
+			.name = scenarios[i].name,
+			.test_func = step_through,
+			.initial_state = (void *)&scenarios[i],
+		};
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	err = cmocka_run_group_tests(tests, NULL, NULL);
+	printf("step: %ld points tried\n", total);
+	return err;
+}
+#endif

@@ -1,0 +1,1625 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* One thread, which is all CPUs in turn: what is promised, and every error */
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include "user.h"
+
+#define MANY		4096
+#define MINUTE		(60 * HZ)
+
+/* CACHED_BYTES of memalloc.c, by rule 6 of its design */
+#define CPU_BYTES	8192
+
+static struct obj_cgroup memcg;
+static void *ptrs[MANY];
+
+static const size_t sizes[] = { 8, 16, 64, 100, 1024, 4096, 8184, 20000 };
+
+static const enum user_kind kinds[] = {
+	FIXED, LINKED, PERCPU, ATTACHED, ANY,
+};
+
+static size_t size_for(enum user_kind kind)
+{
+	return kind == PERCPU ? 24 : 64;
+}
+
+static void test_failed(void)
+{
+	fail();
+}
+
+static int setup_cpus(int cpus)
+{
+	static bool dirty;
+
+	if (dirty)
+		inspect_reset();
+	dirty = true;
+	emul_fail_fn = test_failed;
+	emul_init(cpus);
+	memcg = (struct obj_cgroup){ .limit = LONG_MAX / 2 };
+	emul.memcg = &memcg;
+	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_cpus(2);
+}
+
+static int setup4(void **state)
+{
+	return setup_cpus(4);
+}
+
+static int teardown(void **state)
+{
+	emul_exit();
+	return 0;
+}
+
+static void on_cpu(int cpu, void (*fn)(void *arg), void *arg)
+{
+	if (cpu == emul_cpu)
+		fn(arg);
+	else
+		emul_on_cpu(cpu, fn, arg);
+}
+
+static void destroy(struct user *u)
+{
+	assert_int_equal(u->live, 0);
+	bpf_mem_alloc_destroy(&u->ma);
+}
+
+static void inspect_charged(struct user *u, struct inspect *in)
+{
+	struct inspect mine;
+
+	in = in ?: &mine;
+	user_inspect(u, in);
+	assert_int_equal(memcg.usage, in->charge);
+}
+
+/* Init and sizes */
+
+static void init_bad_args(void **state)
+{
+	struct bpf_mem_alloc ma;
+
+	assert_int_equal(bpf_mem_alloc_init(&ma, 0, true), -EINVAL);
+	assert_int_equal(bpf_mem_alloc_init(&ma, -1, false), -EINVAL);
+	assert_int_equal(bpf_mem_alloc_init(&ma, -1, true), -EINVAL);
+	assert_int_equal(bpf_mem_alloc_init(&ma, INT_MAX, false), -EINVAL);
+	assert_int_equal(bpf_mem_alloc_init(&ma, PCPU_MIN_UNIT_SIZE + 1, true),
+			 -EINVAL);
+	/* a failed init leaves what may be destroyed */
+	assert_null(ma.pcpu);
+	assert_null(ma.classes);
+	bpf_mem_alloc_destroy(&ma);
+	assert_int_equal(emul.calls, 0);
+}
+
+static void init_bad_opts(void **state)
+{
+	static const struct bpf_mem_alloc_opts bad[] = {
+		{ .size = 0, .link_off = -1 },
+		{ .size = KMALLOC_MAX_SIZE, .link_off = -1 },
+		{ .size = SIZE_MAX, .link_off = -1 },
+		{ .size = 64, .link_off = 4 },
+		{ .size = 64, .link_off = 64 },
+		{ .size = 64, .link_off = INT_MAX - 7 },
+		{ .size = 60, .link_off = 56 },
+		{ .size = 4, .link_off = 0 },
+		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = -8 },
+		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = 4 },
+		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = 64 },
+		{ .size = 64, .link_off = -1, .percpu_size = SIZE_MAX },
+		{ .size = 64, .link_off = -1,
+		  .percpu_size = PCPU_MIN_UNIT_SIZE + 1 },
+		/* the link would overwrite the area */
+		{ .size = 64, .link_off = 8, .percpu_size = 8, .percpu_off = 8 },
+	};
+	struct bpf_mem_alloc ma;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		print_message("opts %u\n", i);
+		assert_int_equal(bpf_mem_alloc_init_opts(&ma, &bad[i]), -EINVAL);
+		assert_null(ma.pcpu);
+	}
+}
+
+static void init_good_opts(void **state)
+{
+	static const struct bpf_mem_alloc_opts good[] = {
+		{ .size = 1, .link_off = -1 },
+		{ .size = 8, .link_off = 0 },
+		{ .size = 64, .link_off = 56 },
+		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = 56 },
+		{ .size = 8, .link_off = -1, .percpu_off = 8 },
+		{ .size = 100000, .link_off = 8, .percpu_size = 32768 },
+		{ .size = KMALLOC_MAX_SIZE - sizeof(void *), .link_off = -1 },
+	};
+	struct bpf_mem_alloc ma;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(good); i++) {
+		print_message("opts %u\n", i);
+		assert_int_equal(bpf_mem_alloc_init_opts(&ma, &good[i]), 0);
+		ptrs[0] = bpf_mem_cache_alloc(&ma);
+		assert_non_null(ptrs[0]);
+		bpf_mem_cache_free(&ma, ptrs[0]);
+		bpf_mem_alloc_destroy(&ma);
+	}
+}
+
+static void destroy_nothing(void **state)
+{
+	struct bpf_mem_alloc ma = {};
+
+	bpf_mem_alloc_destroy(&ma);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+static void every_size(void **state)
+{
+	struct bpf_mem_alloc ma;
+	size_t size;
+	u8 *p, *q;
+
+	assert_int_equal(bpf_mem_alloc_init(&ma, 0, false), 0);
+	assert_ptr_equal(bpf_mem_alloc(&ma, 0), ZERO_SIZE_PTR);
+	assert_null(bpf_mem_alloc(&ma, 4097));
+	assert_null(bpf_mem_alloc(&ma, SIZE_MAX));
+	bpf_mem_free(&ma, NULL);
+	bpf_mem_free(&ma, ZERO_SIZE_PTR);
+	for (size = 1; size <= 4096; size++) {
+		p = bpf_mem_alloc(&ma, size);
+		assert_non_null(p);
+		assert_int_equal((unsigned long)p % 8, 0);
+		/* not more than the next class, which the design lists */
+		assert_true(emul_obj_of(p)->size >= size + sizeof(void *));
+		assert_true(size <= 16 || emul_obj_of(p)->size < 2 * size + 8);
+		memset(p, 0xff, size);
+		bpf_mem_free(&ma, p);
+		q = bpf_mem_alloc(&ma, size);
+		assert_int_equal(emul_obj_of(p)->size, emul_obj_of(q)->size);
+		bpf_mem_free(&ma, q);
+	}
+	inspect(&ma, 0, NULL);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+static void classes(void **state)
+{
+	static const size_t class[] = {
+		16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096,
+	};
+	struct bpf_mem_alloc ma;
+	void *p;
+	u32 i;
+
+	assert_int_equal(bpf_mem_alloc_init(&ma, 0, false), 0);
+	for (i = 0; i < ARRAY_SIZE(class); i++) {
+		p = bpf_mem_alloc(&ma, class[i]);
+		assert_int_equal(emul_obj_of(p)->size, class[i] + sizeof(void *));
+		bpf_mem_free(&ma, p);
+		p = bpf_mem_alloc(&ma, i ? class[i - 1] + 1 : 1);
+		assert_int_equal(emul_obj_of(p)->size, class[i] + sizeof(void *));
+		bpf_mem_free(&ma, p);
+	}
+	bpf_mem_alloc_destroy(&ma);
+}
+
+static void free_null(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	bpf_mem_cache_free(&u.ma, NULL);
+	user_inspect(&u, NULL);
+	destroy(&u);
+}
+
+/* Contents */
+
+static bool all_zero(const u8 *p, size_t size)
+{
+	while (size--)
+		if (*p++)
+			return false;
+	return true;
+}
+
+static void fresh_is_zero(void **state)
+{
+	struct bpf_mem_alloc ma;
+	void *p;
+	int cpu, i;
+
+	assert_int_equal(bpf_mem_alloc_init(&ma, 64, false), 0);
+	for (i = 0; i < 40; i++) {
+		ptrs[i] = bpf_mem_cache_alloc(&ma);
+		assert_true(all_zero(ptrs[i], 64));
+		memset(ptrs[i], 0xff, 64);
+	}
+	while (i--)
+		bpf_mem_cache_free(&ma, ptrs[i]);
+	bpf_mem_alloc_destroy(&ma);
+	assert_int_equal(bpf_mem_alloc_init(&ma, 64, true), 0);
+	for (i = 0; i < 40; i++) {
+		ptrs[i] = bpf_mem_cache_alloc(&ma);
+		for (cpu = 0; cpu < emul_nr_cpus; cpu++) {
+			p = per_cpu_ptr(*(void **)ptrs[i], cpu);
+			assert_true(all_zero(p, 64));
+			memset(p, 0xff, 64);
+		}
+	}
+	while (i--)
+		bpf_mem_cache_free(&ma, ptrs[i]);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+/* Objects of the pool are zero, too, also where the pool kept something */
+static void pool_is_zero(void **state)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 64, .link_off = 16, .percpu_size = 8, .percpu_off = 24,
+		.numa_node = NUMA_NO_NODE,
+	};
+	struct bpf_mem_alloc ma;
+	unsigned long flags, *p;
+
+	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	local_irq_save(flags);
+	p = bpf_mem_cache_alloc_irqoff(&ma);
+	assert_non_null(p);
+	assert_true(all_zero((u8 *)p, 16));
+	assert_true(all_zero((u8 *)(p + 4), 32));
+	assert_int_equal(*(u64 *)per_cpu_ptr((void *)p[3], 1), 0);
+	bpf_mem_cache_free_irqoff(&ma, p);
+	local_irq_restore(flags);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+static void freed_stays_intact(void **state)
+{
+	struct user u;
+	u32 i, k, n = 300;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		print_message("%s\n", user_kinds[kinds[k]]);
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		assert_int_equal(user_alloc_many(&u, ptrs, n), n);
+		user_free_many(&u, ptrs, n);
+		/* wherever they have come to by now */
+		for (i = 0; i < n; i++)
+			user_check(&u, ptrs[i]);
+		emul_irq_work_run();
+		for (i = 0; i < n; i++)
+			user_check(&u, ptrs[i]);
+		destroy(&u);
+		for (i = 0; i < n; i++)
+			user_check(&u, ptrs[i]);
+		emul_settle();
+	}
+}
+
+static void percpu_areas(void **state)
+{
+	struct user u;
+	int i, j;
+
+	assert_int_equal(user_init(&u, PERCPU, 40), 0);
+	assert_int_equal(user_alloc_many(&u, ptrs, 100), 100);
+	for (i = 0; i < 100; i++)
+		for (j = 0; j < i; j++)
+			assert_ptr_not_equal(*(void **)ptrs[i], *(void **)ptrs[j]);
+	user_free_many(&u, ptrs, 100);
+	destroy(&u);
+}
+
+/* Every kind and size, on the CPU that allocated and on another */
+
+struct move {
+	struct user *u;
+	void **ptrs;
+	u32 n;
+	u32 got;
+};
+
+static void do_free(void *arg)
+{
+	struct move *m = arg;
+
+	user_free_many(m->u, m->ptrs, m->n);
+}
+
+static void do_alloc(void *arg)
+{
+	struct move *m = arg;
+
+	m->got = user_alloc_many(m->u, m->ptrs, m->n);
+}
+
+static void do_burst(void *arg)
+{
+	struct move *m = arg;
+
+	m->got = user_alloc_many_irqoff(m->u, m->ptrs, m->n);
+}
+
+static void kinds_and_sizes(void **state)
+{
+	struct move m;
+	struct user u;
+	u32 k, s, round;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+			if (kinds[k] == ANY && sizes[s] > 4096)
+				continue;
+			if (kinds[k] > FIXED && sizes[s] < 16)
+				continue;
+			assert_int_equal(user_init(&u, kinds[k], sizes[s]), 0);
+			m = (struct move){ &u, ptrs, kinds[k] == PERCPU ? 50 : 500, 0 };
+			for (round = 0; round < 4; round++) {
+				on_cpu(round & 1, do_alloc, &m);
+				assert_int_equal(m.got, m.n);
+				on_cpu(round / 2, do_free, &m);
+				inspect_charged(&u, NULL);
+			}
+			emul_settle();
+			inspect_charged(&u, NULL);
+			destroy(&u);
+			emul_settle();
+			assert_int_equal(emul.objects, 0);
+		}
+	}
+}
+
+/* Memory */
+
+static void no_memory(void **state)
+{
+	struct bpf_mem_alloc_stats stats;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+	n = user_alloc_many(&u, ptrs, MANY);
+	assert_true(n < MANY);
+	bpf_mem_alloc_get_stats(&u.ma, &stats);
+	assert_true(stats.failed >= 1);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma), -ENOMEM);
+	assert_false(bpf_mem_cache_refill(&u.ma));
+	emul.fail_at = 0;
+	assert_true(bpf_mem_cache_refill(&u.ma));
+	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	ptrs[n] = user_alloc(&u);
+	assert_non_null(ptrs[n]);
+	user_free_many(&u, ptrs, n + 1);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* A machine full of page cache: only who may sleep gets memory */
+static void fill_reclaims(void **state)
+{
+	struct user u;
+	u32 i, n, k;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		if (kinds[k] == ANY)
+			continue;
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		emul.no_nowait = true;
+		emul.irq_work_manual = true;
+		n = 1024;
+		for (i = 0; i < n; i++) {
+			assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+			assert_int_equal(user_alloc_many_irqoff(&u, ptrs + i, 1), 1);
+		}
+		emul.no_nowait = false;
+		emul.irq_work_manual = false;
+		user_free_many(&u, ptrs, n);
+		inspect_charged(&u, NULL);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* A cgroup at its limit whose page cache can be reclaimed */
+static void fill_in_full_memcg(void **state)
+{
+	struct user u;
+	u32 i, n = 1024;
+
+	memcg.limit = 1 << 20;
+	memcg.usage = 1 << 20;
+	memcg.reclaimable = 1 << 20;
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	for (i = 0; i < n; i++) {
+		assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+		assert_int_equal(user_alloc_many_irqoff(&u, ptrs + i, 1), 1);
+	}
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+	emul_settle();
+	assert_int_equal(memcg.usage, memcg.reclaimable);
+	memcg.usage = 0;
+}
+
+static void memcg_limit(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	memcg.limit = memcg.usage + 100 * 72;
+	n = user_alloc_many(&u, ptrs, MANY);
+	emul_settle();
+	n += user_alloc_many(&u, ptrs + n, MANY - n);
+	assert_true(n >= 100 && n < 200);
+	user_inspect(&u, &in);
+	/* what came from the pool is charged late, but no more than that */
+	assert_true(in.all * in.object <= 100 * 72 + 16 * in.object);
+	assert_true(memcg.usage <= memcg.limit);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma), -ENOMEM);
+	memcg.limit += 1000 * 72;
+	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	user_free_many(&u, ptrs, n);
+	emul_settle();
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* Once an allocator could not pay, it must get at the pool again later */
+static void debt_is_forgiven(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	/* too large for a CPU's list: all goes back */
+	assert_int_equal(user_init(&u, FIXED, 20000), 0);
+	user_inspect(&u, &in);
+	assert_true(in.pool > 0);
+	memcg.limit = memcg.usage;
+	n = user_alloc_many_irqoff(&u, ptrs, 4);
+	assert_true(n > 0);
+	emul_settle();
+	user_free_many(&u, ptrs, n);
+	emul_settle();
+	inspect_charged(&u, &in);
+	assert_int_equal(in.all, 0);
+	memcg.limit = LONG_MAX / 2;
+	n = user_alloc_many_irqoff(&u, ptrs, 1);
+	emul_advance(HZ);
+	user_free_many(&u, ptrs, n);
+	emul_advance(HZ);
+	user_inspect(&u, &in);
+	assert_true(in.pool > 0);
+	/* more than the reserve has */
+	emul.irq_work_manual = true;
+	n = user_alloc_many_irqoff(&u, ptrs, 200);
+	user_inspect(&u, &in);
+	assert_int_equal(in.pool, 0);
+	user_free_many(&u, ptrs, n);
+	emul.irq_work_manual = false;
+	destroy(&u);
+}
+
+/* A life with everything in it; returns whether all went well */
+static bool whole_life(enum user_kind kind)
+{
+	struct user u;
+	u32 i, n;
+
+	if (user_init(&u, kind, size_for(kind))) {
+		emul_settle();
+		return false;
+	}
+	n = user_alloc_many(&u, ptrs, 20);
+	n += user_alloc_many_irqoff(&u, ptrs + n, 40);
+	emul_settle();
+	if (kind != ANY) {
+		bpf_mem_cache_fill(&u.ma);
+		bpf_mem_cache_refill(&u.ma);
+	}
+	n += user_alloc_many_irqoff(&u, ptrs + n, 300);
+	emul_settle();
+	inspect_charged(&u, NULL);
+	user_free_many(&u, ptrs, n);
+	emul_settle();
+	n = user_alloc_many_irqoff(&u, ptrs, 100);
+	for (i = 0; i < n; i++)
+		user_free(&u, ptrs[i]);
+	emul_advance(2 * MINUTE);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+	emul_settle();
+	return true;
+}
+
+/* Whatever fails, nothing is lost, and no charge stays */
+static void fail_everywhere(void **state)
+{
+	long n, last;
+	int k, on;
+
+	for (on = 0; on < 2; on++) {
+		for (k = 0; k < NR_KINDS; k++) {
+			emul.fail_at = 0;
+			emul.calls = 0;
+			assert_true(whole_life(k));
+			last = emul.calls;
+			for (n = 1; n <= last; n++) {
+				emul.calls = 0;
+				emul.fail_at = n;
+				emul.fail_on = on;
+				whole_life(k);
+				assert_int_equal(emul.objects, 0);
+				assert_int_equal(emul.areas, 0);
+				assert_int_equal(memcg.usage, 0);
+				if (emul.calls < n)
+					break;
+			}
+			print_message("%s: %ld calls failed %s\n", user_kinds[k],
+				      n - 1, on ? "with all after it" : "alone");
+		}
+	}
+}
+
+/* One slab cache for each size */
+static void caches_are_shared(void **state)
+{
+	struct user u, v, w;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	assert_int_equal(emul.caches, 1);
+	assert_int_equal(user_init(&v, FIXED, 64), 0);
+	assert_int_equal(emul.caches, 1);
+	assert_int_equal(user_init(&w, FIXED, 72), 0);
+	assert_int_equal(emul.caches, 2);
+	destroy(&u);
+	emul_settle();
+	assert_int_equal(emul.caches, 2);
+	ptrs[0] = user_alloc(&v);
+	assert_non_null(ptrs[0]);
+	user_free(&v, ptrs[0]);
+	destroy(&v);
+	emul_settle();
+	assert_int_equal(emul.caches, 1);
+	destroy(&w);
+}
+
+/* Grace periods */
+
+static u32 deplete(struct user *u, u32 n)
+{
+	n = user_alloc_many(u, ptrs, n);
+	user_free_many(u, ptrs, n);
+	return n;
+}
+
+static void batches(void **state)
+{
+	struct inspect in;
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	deplete(&u, 2000);
+	user_inspect(&u, &in);
+	assert_true(in.waiting + in.in_gp > 1500);
+	/* one callback for many objects, and one at a time */
+	assert_int_equal(emul_gp_pending(EMUL_RCU), 1);
+	assert_int_equal(emul.gps[EMUL_RCU], 1);
+	emul_settle();
+	user_inspect(&u, &in);
+	assert_int_equal(in.waiting + in.in_gp, 0);
+	assert_true(in.all * in.object <= CPU_BYTES);
+	assert_true(emul.gps[EMUL_RCU] <= 3);
+	assert_int_equal(emul.gps[EMUL_TRACE], 0);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+static void sleepable(void **state)
+{
+	struct user u;
+	int implied;
+
+	for (implied = 0; implied < 2; implied++) {
+		emul.trace_not_rcu = !implied;
+		emul.gps[EMUL_TRACE] = 0;
+		emul.expect_trace = false;
+		assert_int_equal(user_init(&u, FIXED, 64), 0);
+		deplete(&u, 1000);
+		emul_settle();
+		assert_int_equal(emul.gps[EMUL_TRACE], 0);
+		bpf_mem_alloc_set_sleepable(&u.ma);
+		emul.expect_trace = true;
+		deplete(&u, 1000);
+		assert_int_equal(emul.gps[EMUL_TRACE], 1);
+		emul_settle();
+		assert_true(emul.gps[EMUL_TRACE] >= 1);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* The mark comes while a grace period without Tasks Trace is running */
+static void sleepable_in_between(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	deplete(&u, 1000);
+	assert_int_equal(emul_gp_pending(EMUL_RCU), 1);
+	bpf_mem_alloc_set_sleepable(&u.ma);
+	emul.expect_trace = true;
+	/* some of them are reused, and seen by sleepable programs */
+	deplete(&u, 500);
+	emul_settle();
+	destroy(&u);
+}
+
+static void sleepable_any_size(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, ANY, 64), 0);
+	bpf_mem_alloc_set_sleepable(&u.ma);
+	emul.expect_trace = true;
+	deplete(&u, 1000);
+	emul_settle();
+	destroy(&u);
+}
+
+/* What waits may be had again by the same allocator */
+static void waiting_is_reused(void **state)
+{
+	struct user u;
+	long before;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	deplete(&u, 1000);
+	before = emul.slab_allocs;
+	assert_int_equal(user_alloc_many(&u, ptrs, 900), 900);
+	assert_int_equal(emul.slab_allocs, before);
+	user_free_many(&u, ptrs, 900);
+	/* also with interrupts off */
+	assert_int_equal(user_alloc_many_irqoff(&u, ptrs, 900), 900);
+	user_free_many(&u, ptrs, 900);
+	destroy(&u);
+}
+
+/*
+ * One CPU adds, the others delete, and no grace period ends. Live + free +
+ * waiting <= peak live + reserve + 8 kB a CPU; one object at least.
+ */
+static void churn_bound(enum user_kind kind, size_t size, bool trace, bool off)
+{
+	u32 live = 200, i, n, pos = 0;
+	struct inspect in;
+	struct move m;
+	struct user u;
+	long bound;
+
+	assert_int_equal(user_init(&u, kind, size), 0);
+	if (trace)
+		bpf_mem_alloc_set_sleepable(&u.ma);
+	assert_int_equal(user_alloc_many(&u, ptrs, live), live);
+	for (i = 0; i < 1500; i++) {
+		/* delete on one of the other CPUs */
+		m = (struct move){ &u, ptrs + pos, 1, 0 };
+		on_cpu(1 + i / 128 % (emul_nr_cpus - 1), do_free, &m);
+		emul_work_run();
+		n = off ? user_alloc_many_irqoff(&u, ptrs + pos, 1) :
+			  user_alloc_many(&u, ptrs + pos, 1);
+		if (!n) {
+			emul_work_run();
+			n = user_alloc_many(&u, ptrs + pos, 1);
+		}
+		assert_int_equal(n, 1);
+		pos = (pos + 1) % live;
+		if (i % 50)
+			continue;
+		__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+		user_inspect(&u, &in);
+		bound = live + in.reserve +
+			emul_nr_cpus * max(CPU_BYTES / in.object, 1L);
+		if (in.all > bound)
+			fail_msg("%s %zu: %ld objects after %u, bound %ld",
+				 user_kinds[kind], size, in.all, i, bound);
+	}
+	user_free_many(&u, ptrs, live);
+	destroy(&u);
+	emul_settle();
+}
+
+static void churn(void **state)
+{
+	static const size_t churn_sizes[] = { 16, 64, 256, 1024, 4096 };
+	u32 k, s, v;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++)
+		for (s = 0; s < ARRAY_SIZE(churn_sizes); s++)
+			for (v = 0; v < 4; v++)
+				if (!(v & 1) || kinds[k] != ANY)
+					churn_bound(kinds[k], churn_sizes[s],
+						    v & 1, v & 2);
+}
+
+/* Bursts */
+
+static void fresh_burst(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64 + 48), 0);
+	n = user_alloc_many_irqoff(&u, ptrs, 16);
+	assert_int_equal(n, 16);
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+	emul_settle();
+	assert_int_equal(user_init(&u, PERCPU, 64), 0);
+	n = user_alloc_many_irqoff(&u, ptrs, 4);
+	assert_int_equal(n, 4);
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
+static void learns(enum user_kind kind, u32 burst)
+{
+	struct inspect idle, in;
+	struct user u;
+	u32 n, round;
+
+	assert_int_equal(user_init(&u, kind, size_for(kind)), 0);
+	emul_advance(2 * MINUTE);
+	inspect_charged(&u, &idle);
+	/* the same burst a second later fails nowhere */
+	n = user_alloc_many_irqoff(&u, ptrs, burst);
+	assert_true(n < burst);
+	emul_advance(HZ);
+	user_free_many(&u, ptrs, n);
+	for (round = 0; round < 3; round++) {
+		emul_advance(HZ);
+		n = user_alloc_many_irqoff(&u, ptrs, burst);
+		if (n != burst)
+			fail_msg("%s: only %u of %u in round %u",
+				 user_kinds[kind], n, burst, round);
+		emul_advance(HZ);
+		user_free_many(&u, ptrs, n);
+	}
+	user_inspect(&u, &in);
+	assert_true(in.reserve > 0);
+	emul_advance(MINUTE + HZ);
+	inspect_charged(&u, &in);
+	assert_int_equal(in.reserve, idle.reserve);
+	assert_int_equal(in.stock, 0);
+	assert_int_equal(in.waiting + in.in_gp, 0);
+	assert_true(in.all * in.object <= CPU_BYTES * emul_nr_cpus);
+	destroy(&u);
+	emul_settle();
+}
+
+static void reserve_learns(void **state)
+{
+	learns(FIXED, 512);
+	learns(LINKED, 512);
+	learns(PERCPU, 512);
+	learns(ATTACHED, 512);
+	learns(ANY, 512);
+	/* with other lengths, since the lists' rests matter */
+	learns(FIXED, 100);
+	learns(FIXED, 1000);
+	learns(PERCPU, 129);
+}
+
+/* Deletes and adds that the reserve serves, and no worker hears of */
+static void reserve_forgets_in_time(void **state)
+{
+	unsigned long flags;
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	n = user_alloc_many_irqoff(&u, ptrs, 600);
+	emul_advance(HZ);
+	user_free_many(&u, ptrs, n);
+	emul_advance(50 * HZ);
+	/* a burst, undone before interrupts come on again */
+	local_irq_save(flags);
+	for (n = 0; n < 300; n++) {
+		ptrs[n] = user_alloc_irqoff(&u);
+		assert_non_null(ptrs[n]);
+	}
+	while (n)
+		user_free_irqoff(&u, ptrs[--n]);
+	local_irq_restore(flags);
+	emul_advance(MINUTE + HZ);
+	user_inspect(&u, &in);
+	assert_int_equal(in.reserve, 0);
+	destroy(&u);
+}
+
+/* No memory when it is time to forget */
+static void reserve_shrinks_without_memory(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	n = user_alloc_many_irqoff(&u, ptrs, 600);
+	emul_advance(HZ);
+	user_free_many(&u, ptrs, n);
+	emul_advance(HZ);
+	memcg.limit = 0;
+	emul.no_nowait = true;
+	emul_advance(3 * MINUTE);
+	user_inspect(&u, &in);
+	assert_int_equal(in.reserve, 0);
+	destroy(&u);
+}
+
+static void migrate(enum emul_point point)
+{
+	if (point == EMUL_IRQ_SAVE && !emul_irqs_off && !emul_preempt_count &&
+	    !emul_cpu) {
+		emul.hook = NULL;
+		emul_set_cpu(1);
+	}
+}
+
+static void migration(void **state)
+{
+	struct user u;
+	void *obj;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	/* CPU 0 has objects, CPU 1 has none and the pool is empty */
+	user_free(&u, user_alloc(&u));
+	emul.irq_work_manual = true;
+	emul_set_cpu(1);
+	user_alloc_many_irqoff(&u, ptrs, 100);
+	emul_set_cpu(0);
+	emul.hook = migrate;
+	obj = user_alloc(&u);
+	assert_int_equal(emul_cpu, 1);
+	assert_non_null(obj);
+	user_free(&u, obj);
+	user_free_many(&u, ptrs, u.live);
+	emul_set_cpu(0);
+	destroy(&u);
+}
+
+/* An allocation whose CPU's objects an interrupt takes just before it */
+static u32 stolen;
+static struct user *victim;
+static bool stealing;
+
+static void steal(enum emul_point point)
+{
+	void *obj;
+
+	if (point != EMUL_IRQ_SAVE || emul_irqs_off || emul_preempt_count ||
+	    stealing)
+		return;
+	stealing = true;
+	emul_hardirq_enter();
+	while ((obj = user_alloc_irqoff(victim)))
+		ptrs[stolen++] = obj;
+	emul.hook = NULL;
+	emul_hardirq_exit();
+	stealing = false;
+}
+
+static void retry_is_no_failure(void **state)
+{
+	struct bpf_mem_alloc_stats stats;
+	struct user u;
+	void *obj;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	user_free(&u, user_alloc(&u));
+	emul_settle();
+	emul.irq_work_manual = true;
+	victim = &u;
+	stolen = 0;
+	emul.hook = steal;
+	obj = user_alloc(&u);
+	emul.hook = NULL;
+	assert_non_null(obj);
+	assert_true(stolen > 0);
+	/* the thief's last one failed, ours did not */
+	bpf_mem_alloc_get_stats(&u.ma, &stats);
+	assert_int_equal(stats.failed, 1);
+	user_free(&u, obj);
+	user_free_many(&u, ptrs, stolen);
+	destroy(&u);
+}
+
+/* Idle */
+
+/* Freed within a refill, when service must not be asked for */
+static bool nested_once;
+
+static void free_in_refill(enum emul_point point)
+{
+	if (point != EMUL_SLAB_ALLOC || emul_irqs_off || nested_once)
+		return;
+	nested_once = true;
+	user_free_many(victim, ptrs, 500);
+}
+
+static void nothing_waits_for_ever(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	victim = &u;
+	nested_once = false;
+	n = user_alloc_many(&u, ptrs, 500);
+	assert_int_equal(n, 500);
+	emul_settle();
+	emul.hook = free_in_refill;
+	for (n = 500; !nested_once; n++) {
+		ptrs[n] = user_alloc(&u);
+		assert_non_null(ptrs[n]);
+	}
+	emul.hook = NULL;
+	emul_advance(2 * MINUTE);
+	user_inspect(&u, &in);
+	assert_int_equal(in.waiting + in.in_gp, 0);
+	while (n-- > 500)
+		user_free(&u, ptrs[n]);
+	destroy(&u);
+}
+
+/* What the worker made for a CPU that then wanted no more */
+static void stock_is_not_kept(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, PERCPU, 24), 0);
+	n = user_alloc_many_irqoff(&u, ptrs, 100);
+	emul_settle();
+	user_inspect(&u, &in);
+	assert_true(in.stock > 0);
+	emul_advance(2 * MINUTE);
+	user_inspect(&u, &in);
+	assert_int_equal(in.reserve, 0);
+	assert_int_equal(in.stock, 0);
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
+/* All within one jiffy in which there was nothing */
+static void starved_then_freed(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 300);
+	emul_settle();
+	emul.no_nowait = true;
+	n += user_alloc_many_irqoff(&u, ptrs + n, 300);
+	emul_work_run();
+	user_free_many(&u, ptrs, n);
+	emul.no_nowait = false;
+	emul_advance(2 * MINUTE);
+	user_inspect(&u, &in);
+	assert_int_equal(in.waiting + in.in_gp, 0);
+	destroy(&u);
+}
+
+static void idle_costs(void **state)
+{
+	struct bpf_mem_alloc_stats stats;
+	struct user u, v;
+
+	assert_int_equal(user_init(&u, FIXED, 1024), 0);
+	assert_int_equal(user_init(&v, FIXED, 1024), 0);
+	bpf_mem_alloc_get_stats(&v.ma, &stats);
+	assert_true(stats.bytes <= 2560);
+	destroy(&u);
+	destroy(&v);
+}
+
+static void stats_tell(void **state)
+{
+	struct bpf_mem_alloc_stats s, t;
+	struct inspect in;
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	bpf_mem_alloc_get_stats(&u.ma, &s);
+	assert_int_equal(s.cached, 0);
+	assert_int_equal(s.waiting, 0);
+	assert_int_equal(s.failed, 0);
+	assert_int_equal(user_alloc_many(&u, ptrs, 1000), 1000);
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	user_inspect(&u, &in);
+	assert_int_equal(t.bytes - s.bytes, in.all * in.object);
+	assert_int_equal(t.cached, in.cpu + in.reserve + in.stock);
+	user_free_many(&u, ptrs, 1000);
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	user_inspect(&u, &in);
+	assert_int_equal(t.cached, in.cpu + in.reserve + in.stock);
+	assert_int_equal(t.waiting, in.waiting + in.in_gp);
+	assert_int_equal(t.cached + t.waiting, in.all);
+	assert_true(t.waiting > 500);
+	emul_settle();
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	assert_int_equal(t.waiting, 0);
+	user_alloc_many_irqoff(&u, ptrs, 1000);
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	assert_int_equal(t.failed, 1000 - u.live);
+	user_free_many(&u, ptrs, u.live);
+	destroy(&u);
+	assert_int_equal(user_init(&u, ANY, 64), 0);
+	assert_int_equal(user_alloc_many(&u, ptrs, 1000), 1000);
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	user_inspect(&u, &in);
+	assert_true(t.bytes >= in.all * in.object);
+	user_free_many(&u, ptrs, 1000);
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	user_inspect(&u, &in);
+	assert_int_equal(t.cached + t.waiting, in.all);
+	destroy(&u);
+}
+
+/* Without an interrupt of its own irq_work waits for the tick, or longer */
+static void no_irq_work(void **state)
+{
+	struct user u;
+	u32 i, k;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		if (kinds[k] == ANY)
+			continue;
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		emul.irq_work_manual = true;
+		emul.no_percpu_nowait = true;
+		for (i = 0; i < MANY; i++) {
+			assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+			assert_int_equal(user_alloc_many_irqoff(&u, ptrs + i, 1), 1);
+		}
+		user_free_many(&u, ptrs, MANY);
+		emul.irq_work_manual = false;
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* The worker makes what atomic allocation cannot */
+static void percpu_by_worker(void **state)
+{
+	struct user u;
+	u32 n, got;
+
+	assert_int_equal(user_init(&u, ATTACHED, 64), 0);
+	emul.no_percpu_nowait = true;
+	for (n = 0; n < 1000; n += got) {
+		got = user_alloc_many(&u, ptrs + n, 1000 - n);
+		emul_settle();
+		__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+		if (!got)
+			got = user_alloc_many(&u, ptrs + n, 1);
+		assert_true(got > 0);
+	}
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
+/* Contexts */
+
+static u32 depth, max_depth;
+static u32 storm;
+
+/* A program attached to the slab allocator, which allocates and frees itself */
+static void reenter(enum emul_point point)
+{
+	void *obj;
+
+	if (point != EMUL_SLAB_ALLOC && point != EMUL_CHARGE &&
+	    point != EMUL_PERCPU_ALLOC && point != EMUL_CALL_RCU &&
+	    point != EMUL_MOD_WORK)
+		return;
+	storm++;
+	max_depth = max(max_depth, ++depth);
+	obj = user_alloc(victim);
+	if (obj)
+		user_free(victim, obj);
+	depth--;
+}
+
+static void reentry_is_bounded(void **state)
+{
+	struct user u;
+	u32 k;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		victim = &u;
+		depth = max_depth = storm = 0;
+		emul.hook = reenter;
+		assert_int_equal(user_alloc_many(&u, ptrs, 500), 500);
+		user_free_many(&u, ptrs, 500);
+		emul_settle();
+		deplete(&u, 1000);
+		emul_settle();
+		emul.hook = NULL;
+		assert_true(storm > 100);
+		assert_true(max_depth <= 8);
+		inspect_charged(&u, NULL);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* The same, but it keeps what it gets: a hook must not keep a loop going */
+static void hoard(enum emul_point point)
+{
+	void *obj;
+
+	if (point != EMUL_SLAB_ALLOC || depth || storm >= MANY / 2)
+		return;
+	depth++;
+	obj = user_alloc(victim);
+	if (obj)
+		ptrs[MANY / 2 + storm++] = obj;
+	depth--;
+}
+
+static void hoarding_is_bounded(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	victim = &u;
+	depth = storm = 0;
+	n = user_alloc_many_irqoff(&u, ptrs, 4);
+	emul.irq_work_manual = true;
+	n += user_alloc_many_irqoff(&u, ptrs + n, 100);
+	emul.hook = hoard;
+	/* one irq_work in which every new object is taken at once */
+	emul_irq_work_run();
+	emul.hook = NULL;
+	emul.irq_work_manual = false;
+	assert_true(storm < 256);
+	user_free_many(&u, ptrs + MANY / 2, storm);
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
+static void contexts(void **state)
+{
+	unsigned long flags;
+	struct user u;
+	u32 k, n, i;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		n = 0;
+		emul_softirq_enter();
+		ptrs[n++] = user_alloc(&u);
+		emul_softirq_exit();
+		emul_hardirq_enter();
+		ptrs[n++] = user_alloc(&u);
+		emul_nmi_enter();
+		ptrs[n++] = user_alloc(&u);
+		user_free(&u, ptrs[0]);
+		emul_nmi_exit();
+		emul_hardirq_exit();
+		local_irq_save(flags);
+		ptrs[0] = user_alloc(&u);
+		local_irq_restore(flags);
+		preempt_disable();
+		ptrs[n++] = user_alloc(&u);
+		preempt_enable();
+		for (i = 0; i < n; i++) {
+			assert_non_null(ptrs[i]);
+			user_free(&u, ptrs[i]);
+		}
+		inspect_charged(&u, NULL);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* Only an NMI takes and frees: service comes when it is over */
+static void nmi_only(void **state)
+{
+	struct user u;
+	u32 i, n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	for (i = 0; i < 2000; i++) {
+		emul_nmi_enter();
+		ptrs[i] = user_alloc(&u);
+		emul_nmi_exit();
+		assert_non_null(ptrs[i]);
+	}
+	n = i;
+	for (i = 0; i < n; i++) {
+		emul_nmi_enter();
+		user_free(&u, ptrs[i]);
+		emul_nmi_exit();
+	}
+	emul_settle();
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* Destroy */
+
+enum state {
+	FRESH, CACHED, OTHER_CPU, WAITING, GP_HELD, GP_ENDED, SERVICE_PENDING,
+	SERVICE_OTHER_CPU, WORK_PENDING, LEARNT, REFORMED, NR_STATES
+};
+
+static void bring_about(struct user *u, enum state s)
+{
+	struct move m = { u, ptrs, 1, 0 };
+	u32 n;
+
+	switch (s) {
+	case FRESH:
+		break;
+	case CACHED:
+		user_free(u, user_alloc(u));
+		break;
+	case OTHER_CPU:
+		user_alloc_many(u, ptrs, 1);
+		on_cpu(1, do_free, &m);
+		break;
+	case WAITING:
+		emul.irq_work_manual = true;
+		deplete(u, 600);
+		break;
+	case GP_HELD:
+		deplete(u, 600);
+		break;
+	case GP_ENDED:
+		deplete(u, 600);
+		emul_gp_run(EMUL_TRACE);
+		emul_gp_run(EMUL_RCU);
+		break;
+	case SERVICE_PENDING:
+		emul.irq_work_manual = true;
+		n = user_alloc_many_irqoff(u, ptrs, 100);
+		user_free_many(u, ptrs, n);
+		break;
+	case SERVICE_OTHER_CPU:
+		emul.irq_work_manual = true;
+		m.n = 100;
+		on_cpu(1, do_burst, &m);
+		user_free_many(u, ptrs, m.got);
+		break;
+	case WORK_PENDING:
+		n = user_alloc_many_irqoff(u, ptrs, 100);
+		user_free_many(u, ptrs, n);
+		break;
+	case LEARNT:
+		n = user_alloc_many_irqoff(u, ptrs, 700);
+		emul_settle();
+		user_free_many(u, ptrs, n);
+		emul_settle();
+		break;
+	default:
+		n = user_alloc_many_irqoff(u, ptrs, 700);
+		emul_settle();
+		user_free_many(u, ptrs, n);
+		deplete(u, 700);
+		emul_gp_run(EMUL_TRACE);
+		emul_gp_run(EMUL_RCU);
+		deplete(u, 700);
+	}
+}
+
+/* The orders in which things end after destroy; true: they can go on */
+static bool end_step(u32 order)
+{
+	bool ran = false;
+
+	switch (order) {
+	case 0:
+		ran = emul_work_run();
+		ran |= emul_irq_work_run();
+		ran |= emul_gp_run(EMUL_RCU) > 0;
+		ran |= emul_gp_run(EMUL_TRACE) > 0;
+		return ran;
+	case 1:
+		ran = emul_gp_run(EMUL_TRACE) > 0;
+		ran |= emul_gp_run(EMUL_RCU) > 0;
+		ran |= emul_work_run() > 0;
+		return ran;
+	default:
+		ran = emul_irq_work_run();
+		ran |= emul_gp_run(EMUL_RCU) > 0;
+		ran |= emul_gp_run(EMUL_TRACE) > 0;
+		ran |= emul_work_run() > 0;
+		return ran;
+	}
+}
+
+static void destroy_in_every_state(void **state)
+{
+	u32 kind, s, order, sleep;
+	struct user u;
+
+	for (kind = 0; kind < NR_KINDS; kind++) {
+		for (s = 0; s < NR_STATES; s++) {
+			for (order = 0; order < 6; order++) {
+				sleep = order / 3;
+				if (kind == ANY && sleep)
+					continue;
+				setup_cpus(2);
+				emul.trace_not_rcu = order & 1;
+				assert_int_equal(user_init(&u, kind,
+							   size_for(kind)), 0);
+				if (sleep) {
+					bpf_mem_alloc_set_sleepable(&u.ma);
+					emul.expect_trace = true;
+				}
+				bring_about(&u, s);
+				user_inspect(&u, NULL);
+				destroy(&u);
+				/* @ma is free at once */
+				assert_null(u.ma.pcpu);
+				assert_null(u.ma.classes);
+				emul.irq_work_manual = false;
+				while (end_step(order % 3))
+					;
+				emul_exit();
+			}
+		}
+	}
+}
+
+/* Steps into the time between two steps of one CPU's code */
+static u32 hook_steps;
+static enum emul_point hook_point;
+static void (*hook_fn)(void);
+
+static void at_point(enum emul_point point)
+{
+	if (point == hook_point && hook_steps && !--hook_steps) {
+		emul.hook = NULL;
+		hook_fn();
+	}
+}
+
+static void call_at(enum emul_point point, u32 n, void (*fn)(void))
+{
+	hook_point = point;
+	hook_steps = n;
+	hook_fn = fn;
+	emul.hook = at_point;
+}
+
+/* An irq_work of the other CPU comes while the destroyer waits for it */
+static void destroy_meets_service(void **state)
+{
+	struct move m;
+	struct user u;
+	u32 n;
+
+	for (n = 0; n < 2; n++) {
+		assert_int_equal(user_init(&u, FIXED, 64), 0);
+		emul.irq_work_manual = true;
+		/* objects to wait for, on the CPU that is drained first */
+		deplete(&u, 600);
+		m = (struct move){ &u, ptrs, 30, 0 };
+		on_cpu(1, do_burst, &m);
+		on_cpu(n, do_free, &m);
+		destroy(&u);
+		emul_work_run();
+		emul.irq_work_manual = false;
+		emul_settle();
+		assert_int_equal(emul.objects, 0);
+		assert_int_equal(memcg.usage, 0);
+	}
+}
+
+static void *worker_thread(void *arg)
+{
+	emul_set_cpu(1);
+	emul_work_run();
+	WRITE_ONCE(emul_relaxing[1], 2);
+	return NULL;
+}
+
+static pthread_t thread;
+
+/* The worker as another CPU, until it has done all or waits for us */
+static void run_worker_elsewhere(void)
+{
+	WRITE_ONCE(emul_relaxing[1], 0);
+	pthread_create(&thread, NULL, worker_thread, NULL);
+	while (!READ_ONCE(emul_relaxing[1]))
+		sched_yield();
+}
+
+static void kick(void *arg)
+{
+	struct user *u = arg;
+	u32 n;
+
+	n = user_alloc_many_irqoff(u, ptrs, 100);
+	user_free_many(u, ptrs, n);
+}
+
+/*
+ * The worker was asked for by someone else and runs on another CPU, when the
+ * grace period's end is known and the worker not asked yet by who tells it.
+ */
+static void destroy_meets_callback(void **state)
+{
+	struct user u;
+	int i;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	deplete(&u, 600);
+	kick(&u);
+	destroy(&u);
+	emul.threads = true;
+	/* the worker finds the first one over, and starts the last one */
+	for (i = 0; i < 2; i++) {
+		assert_true(emul_work_pending());
+		call_at(EMUL_MOD_WORK, 1, run_worker_elsewhere);
+		assert_int_equal(emul_gp_run(EMUL_RCU), 1);
+		assert_null(emul.hook);
+		pthread_join(thread, NULL);
+	}
+	emul_settle();
+	assert_int_equal(emul.objects, 0);
+}
+
+/* The destroyer is slow to ask the worker, which was on its way anyway */
+static void destroy_meets_worker(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	kick(&u);
+	assert_true(emul_work_pending());
+	emul.threads = true;
+	call_at(EMUL_MOD_WORK, 1, run_worker_elsewhere);
+	destroy(&u);
+	assert_null(emul.hook);
+	pthread_join(thread, NULL);
+	emul_settle();
+	assert_int_equal(emul.objects, 0);
+}
+
+/* irq_work that a CPU left behind when it went away */
+static void destroy_after_cpu_died(void **state)
+{
+	struct move m;
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	emul.irq_work_manual = true;
+	m = (struct move){ &u, ptrs, 50, 0 };
+	on_cpu(1, do_burst, &m);
+	user_free_many(&u, ptrs, m.got);
+	emul_cpu_dead(1);
+	user_inspect(&u, NULL);
+	destroy(&u);
+}
+
+static void many_allocators(void **state)
+{
+	static struct user users[64];
+	u32 i, n, round;
+
+	for (round = 0; round < 3; round++) {
+		for (i = 0; i < ARRAY_SIZE(users); i++) {
+			assert_int_equal(user_init(&users[i], i % NR_KINDS,
+						   size_for(i % NR_KINDS)), 0);
+			n = user_alloc_many(&users[i], ptrs, 30);
+			n += user_alloc_many_irqoff(&users[i], ptrs + n, 30);
+			user_free_many(&users[i], ptrs, n);
+		}
+		for (i = 0; i < ARRAY_SIZE(users); i++)
+			destroy(&users[i]);
+	}
+	emul_settle();
+	assert_int_equal(emul.caches, 0);
+}
+
+/* Learning, counted in jiffies, when they wrap around */
+static void jiffies_wrap(void **state)
+{
+	emul_jiffies = (unsigned long)-5 * HZ;
+	learns(FIXED, 512);
+	emul_jiffies = (1UL << 32) - 5 * HZ;
+	learns(FIXED, 512);
+}
+
+#define T(fn)	cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define T4(fn)	cmocka_unit_test_setup_teardown(fn, setup4, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(init_bad_args),
+		T(init_bad_opts),
+		T(init_good_opts),
+		T(destroy_nothing),
+		T(every_size),
+		T(classes),
+		T(free_null),
+		T(fresh_is_zero),
+		T(pool_is_zero),
+		T(freed_stays_intact),
+		T(percpu_areas),
+		T(kinds_and_sizes),
+		T(no_memory),
+		T(fill_reclaims),
+		T(fill_in_full_memcg),
+		T(memcg_limit),
+		T(debt_is_forgiven),
+		T(fail_everywhere),
+		T(caches_are_shared),
+		T(batches),
+		T(sleepable),
+		T(sleepable_in_between),
+		T(sleepable_any_size),
+		T(waiting_is_reused),
+		T(churn),
+		T4(churn),
+		T(fresh_burst),
+		T(reserve_learns),
+		T(reserve_forgets_in_time),
+		T(reserve_shrinks_without_memory),
+		T(migration),
+		T(retry_is_no_failure),
+		T(nothing_waits_for_ever),
+		T(stock_is_not_kept),
+		T(starved_then_freed),
+		T(idle_costs),
+		T(stats_tell),
+		T(no_irq_work),
+		T(percpu_by_worker),
+		T(reentry_is_bounded),
+		T(hoarding_is_bounded),
+		T(contexts),
+		T(nmi_only),
+		T(destroy_in_every_state),
+		T(destroy_meets_service),
+		T(destroy_meets_callback),
+		T(destroy_meets_worker),
+		T(destroy_after_cpu_died),
+		T(many_allocators),
+		T(jiffies_wrap),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

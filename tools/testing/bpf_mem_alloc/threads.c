@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A thread for each CPU, and one more that runs workers and ends grace
+ * periods when all readers have gone. Objects wander between the CPUs. With a
+ * sanitizer for threads, this is what it looks at.
+ */
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+#include <cmocka.h>
+#include "user.h"
+
+#define CPUS		3
+#define SLOTS		256
+#define HELD		64
+
+static struct user user;
+static void *slots[SLOTS];
+static u32 stop;
+static long ops[CPUS];
+static long failed[CPUS];
+static struct obj_cgroup memcg;
+static int milliseconds = 500;
+
+static u32 next_random(u32 *seed)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return *seed >> 8;
+}
+
+static void one_op(u32 *seed, void **held, u32 *nr)
+{
+	u32 r = next_random(seed);
+	unsigned long flags;
+	void *obj;
+
+	switch (r % 8) {
+	case 0:
+	case 1:
+		obj = user_alloc(&user);
+		break;
+	case 2:
+		local_irq_save(flags);
+		obj = user_alloc_irqoff(&user);
+		local_irq_restore(flags);
+		break;
+	case 3:
+		emul_nmi_enter();
+		obj = user_alloc(&user);
+		emul_nmi_exit();
+		break;
+	case 4:
+		/* to any CPU, from any CPU */
+		obj = *nr ? held[--*nr] : NULL;
+		obj = xchg(&slots[r / 8 % SLOTS], obj);
+		break;
+	case 5:
+		if (*nr) {
+			local_irq_save(flags);
+			user_free_irqoff(&user, held[--*nr]);
+			local_irq_restore(flags);
+		}
+		return;
+	case 6:
+		if (user.kind != ANY && r & 0x100)
+			bpf_mem_cache_fill(&user.ma);
+		else if (user.kind != ANY)
+			bpf_mem_cache_refill(&user.ma);
+		return;
+	default:
+		while (*nr > r / 8 % HELD)
+			user_free(&user, held[--*nr]);
+		return;
+	}
+	if (!obj) {
+		failed[emul_cpu]++;
+		return;
+	}
+	if (*nr == HELD)
+		user_free(&user, held[--*nr]);
+	held[(*nr)++] = obj;
+}
+
+static void *cpu_thread(void *arg)
+{
+	u32 seed = (long)arg + 1, nr = 0;
+	void *held[HELD];
+
+	emul_set_cpu((long)arg);
+	while (!READ_ONCE(stop)) {
+		one_op(&seed, held, &nr);
+		ops[emul_cpu]++;
+	}
+	user_free_many(&user, held, nr);
+	return NULL;
+}
+
+static void *worker_thread(void *arg)
+{
+	struct bpf_mem_alloc_stats stats;
+	struct timespec start, now;
+	long passed;
+
+	emul_set_cpu(CPUS);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	do {
+		emul_gp_run(EMUL_TRACE);
+		emul_gp_run(EMUL_RCU);
+		emul_work_run();
+		bpf_mem_alloc_get_stats(&user.ma, &stats);
+		__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+		sched_yield();
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		passed = (now.tv_sec - start.tv_sec) * 1000 +
+			 (now.tv_nsec - start.tv_nsec) / 1000000;
+		if (user.kind == LINKED && passed > milliseconds / 2 &&
+		    !READ_ONCE(emul.expect_trace)) {
+			bpf_mem_alloc_set_sleepable(&user.ma);
+			WRITE_ONCE(emul.expect_trace, true);
+		}
+	} while (passed < milliseconds);
+	WRITE_ONCE(stop, 1);
+	return NULL;
+}
+
+static void hammer(enum user_kind kind, size_t size, long limit)
+{
+	pthread_t threads[CPUS + 1];
+	long i, total = 0, misses = 0;
+
+	emul_init(CPUS + 1);
+	memcg = (struct obj_cgroup){ .limit = limit };
+	emul.memcg = &memcg;
+	emul.threads = true;
+	assert_int_equal(user_init(&user, kind, size), 0);
+	stop = 0;
+	memset(ops, 0, sizeof(ops));
+	memset(failed, 0, sizeof(failed));
+	for (i = 0; i < CPUS; i++)
+		pthread_create(&threads[i], NULL, cpu_thread, (void *)i);
+	pthread_create(&threads[i], NULL, worker_thread, NULL);
+	for (i = 0; i < CPUS + 1; i++)
+		pthread_join(threads[i], NULL);
+	emul.threads = false;
+	for (i = 0; i < SLOTS; i++) {
+		if (slots[i])
+			user_free(&user, slots[i]);
+		slots[i] = NULL;
+	}
+	for (i = 0; i < CPUS; i++) {
+		total += ops[i];
+		misses += failed[i];
+	}
+	user_inspect(&user, NULL);
+	assert_true(total > 100);
+	print_message("%s %zu: %ld operations, %ld misses\n", user_kinds[kind],
+		      size, total, misses);
+	bpf_mem_alloc_destroy(&user.ma);
+	emul_exit();
+}
+
+static void fixed(void **state)
+{
+	hammer(FIXED, 64, LONG_MAX / 2);
+}
+
+static void linked(void **state)
+{
+	hammer(LINKED, 64, LONG_MAX / 2);
+}
+
+static void large(void **state)
+{
+	hammer(FIXED, 3000, LONG_MAX / 2);
+}
+
+static void percpu(void **state)
+{
+	hammer(PERCPU, 16, LONG_MAX / 2);
+}
+
+static void attached(void **state)
+{
+	hammer(ATTACHED, 64, LONG_MAX / 2);
+}
+
+static void any(void **state)
+{
+	hammer(ANY, 100, LONG_MAX / 2);
+}
+
+static void limited(void **state)
+{
+	hammer(FIXED, 512, 100 * 520);
+}
+
+/* Allocators come and go, with irq_work and grace periods on their way */
+
+static void *churn_thread(void *arg)
+{
+	static const size_t sizes[] = { 64, 64, 200, 3000 };
+	void *ptrs[200];
+	struct user u;
+	u32 i, n;
+
+	emul_set_cpu((long)arg);
+	for (i = 0; !READ_ONCE(stop); i++) {
+		if (user_init(&u, i % NR_KINDS, sizes[i / NR_KINDS % 4]))
+			continue;
+		n = user_alloc_many_irqoff(&u, ptrs, 60);
+		n += user_alloc_many(&u, ptrs + n, 100);
+		user_free_many(&u, ptrs, n);
+		n = user_alloc_many_irqoff(&u, ptrs, 30);
+		user_free_many(&u, ptrs, n);
+		bpf_mem_alloc_destroy(&u.ma);
+		ops[emul_cpu]++;
+	}
+	return NULL;
+}
+
+static void lives(void **state)
+{
+	pthread_t threads[CPUS + 1];
+	long i;
+
+	emul_init(CPUS + 1);
+	memcg = (struct obj_cgroup){ .limit = LONG_MAX / 2 };
+	emul.memcg = &memcg;
+	emul.threads = true;
+	memset(ops, 0, sizeof(ops));
+	assert_int_equal(user_init(&user, FIXED, 64), 0);
+	stop = 0;
+	for (i = 0; i < CPUS; i++)
+		pthread_create(&threads[i], NULL, churn_thread, (void *)i);
+	pthread_create(&threads[i], NULL, worker_thread, NULL);
+	for (i = 0; i < CPUS + 1; i++)
+		pthread_join(threads[i], NULL);
+	emul.threads = false;
+	print_message("%ld allocators\n", ops[0] + ops[1] + ops[2]);
+	assert_true(ops[0] + ops[1] + ops[2] > 10);
+	bpf_mem_alloc_destroy(&user.ma);
+	emul_exit();
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fixed),
+		cmocka_unit_test(linked),
+		cmocka_unit_test(large),
+		cmocka_unit_test(percpu),
+		cmocka_unit_test(attached),
+		cmocka_unit_test(any),
+		cmocka_unit_test(limited),
+		cmocka_unit_test(lives),
+	};
+
+	if (argc > 1)
+		milliseconds = atoi(argv[1]);
+	if (argc > 2)
+		cmocka_set_test_filter(argv[2]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
