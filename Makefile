@@ -9,7 +9,8 @@ export SERIES KERNEL_SRC FORCE JOBS
 # What the targets need of Debian.
 DEPS ?= git xz-utils perl python3 \
 	gcc make flex bison bc cpio rsync libc6-dev libelf-dev zlib1g-dev \
-	libcap-dev pahole clang llvm iproute2 kmod qemu-system-x86 bats \
+	libcap-dev pahole python3-ply python3-git \
+	clang llvm iproute2 kmod qemu-system-x86 bats \
 	shellcheck libcmocka-dev spin
 
 tree := $(CURDIR)/build/$(SERIES)

@@ -107,7 +107,8 @@ static void *run_job(void *arg)
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	for (i = 0; i < PAIRS; i++) {
 		ptr = a->alloc(job->size);
-		*(volatile char *)ptr = 1;
+		*(char *)ptr = 1;
+		__asm__ __volatile__("" : : "r"(ptr) : "memory");
 		a->free(ptr);
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);

@@ -41,9 +41,6 @@ static u64 seq;
 static u64 completed[EMUL_NR_GP];
 static int (*dead_callback)(unsigned int cpu);
 
-extern int (*emul_initcall)(void);
-extern char __start_emul_percpu[], __stop_emul_percpu[];
-
 void (*emul_fail_fn)(void);
 
 void emul_fail(const char *fmt, ...)
@@ -382,9 +379,12 @@ static void check_poison(void *ptr, size_t size, const char *what)
 	u8 *p = ptr;
 	size_t i;
 
-	for (i = 0; i < size; i++)
-		if (p[i] != POISON)
-			emul_fail("%s: byte %zu of %zu at %p", what, i, size, ptr);
+	/* all bytes are the same if each is like the next */
+	if (*p == POISON && !memcmp(p, p + 1, size - 1))
+		return;
+	for (i = 0; p[i] == POISON; i++)
+		;
+	emul_fail("%s: byte %zu of %zu at %p", what, i, size, ptr);
 }
 
 #ifndef __SANITIZE_ADDRESS__

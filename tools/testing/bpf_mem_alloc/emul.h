@@ -97,4 +97,8 @@ void emul_note_free(void *ptr);
 /* set when a CPU waits for another in a loop */
 extern u32 emul_relaxing[NR_CPUS];
 
+/* from memalloc_user.c, and where the linker puts its per-CPU variables */
+extern int (*emul_initcall)(void);
+extern char __start_emul_percpu[], __stop_emul_percpu[];
+
 #endif /* _BPF_MEM_ALLOC_TEST_EMUL_H */

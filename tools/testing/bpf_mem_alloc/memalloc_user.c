@@ -6,7 +6,7 @@
 #include "inspect.h"
 
 #define INSPECT __attribute__((section("inspect_text")))
-#define MAX_LIST (1L << 22)
+#define MAX_LIST 4194304
 
 static u32 inspect_mark;
 
@@ -105,8 +105,10 @@ INSPECT bool inspect_depot_locked(struct bpf_mem_alloc *ma)
 /* After a test that failed, nothing is as it should be */
 INSPECT void inspect_reset(void)
 {
-	slabs.next = slabs.prev = &slabs;
-	pools.next = pools.prev = &pools;
+	slabs.next = &slabs;
+	slabs.prev = &slabs;
+	pools.next = &pools;
+	pools.prev = &pools;
 	pthread_mutex_init(&slabs_mutex.lock, NULL);
 }
 

@@ -1163,7 +1163,9 @@ static void reentry_is_bounded(void **state)
 	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
 		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
 		victim = &u;
-		depth = max_depth = storm = 0;
+		depth = 0;
+	max_depth = 0;
+	storm = 0;
 		emul.hook = reenter;
 		assert_int_equal(user_alloc_many(&u, ptrs, 500), 500);
 		user_free_many(&u, ptrs, 500);
@@ -1200,7 +1202,8 @@ static void hoarding_is_bounded(void **state)
 
 	assert_int_equal(user_init(&u, FIXED, 64), 0);
 	victim = &u;
-	depth = storm = 0;
+	depth = 0;
+	storm = 0;
 	n = user_alloc_many_irqoff(&u, ptrs, 4);
 	emul.irq_work_manual = true;
 	n += user_alloc_many_irqoff(&u, ptrs + n, 100);
