@@ -80,6 +80,8 @@
 #define ALLOC_TRIES		8
 /* Who can wait does, also for reclaim, but nobody is killed for BPF memory */
 #define GFP_FILL		(GFP_KERNEL | __GFP_RETRY_MAYFAIL)
+/* Who cannot wait leaves the last pages to those who reclaim */
+#define GFP_NOW			(GFP_NOWAIT | __GFP_NOMEMALLOC)
 
 /* A cache line: an allocator costs little more than this on a CPU */
 struct bpf_mem_cpu {
@@ -691,7 +693,7 @@ static void *create_object(struct bpf_mem_cache *mc, gfp_t gfp)
 
 static int charge(struct obj_cgroup *objcg, size_t bytes, gfp_t gfp)
 {
-	return objcg ? obj_cgroup_charge(objcg, gfp, bytes) : 0;
+	return objcg ? bpf_mem_charge(objcg, gfp, bytes) : 0;
 }
 
 static void uncharge(struct obj_cgroup *objcg, size_t bytes)
@@ -1026,7 +1028,7 @@ static notrace bool refill_direct(struct bpf_mem_cpu __percpu *pcpu)
 	if (!(READ_ONCE(svc->refilling) & bit)) {
 		WRITE_ONCE(svc->refilling, svc->refilling | bit);
 		barrier();
-		refill(c, GFP_NOWAIT);
+		refill(c, GFP_NOW);
 		barrier();
 		WRITE_ONCE(svc->refilling, svc->refilling & ~bit);
 	}
@@ -1049,7 +1051,7 @@ static notrace void service(struct bpf_mem_cpu *c)
 	if (mc->pool->percpu_size || READ_ONCE(mc->dying))
 		may_create = false;
 
-	missing = refill(c, may_create ? GFP_NOWAIT : 0);
+	missing = refill(c, may_create ? GFP_NOW : 0);
 	if (missing) {
 		WRITE_ONCE(c->starved, (u32)jiffies);
 		atomic_add(missing, &mc->want);
@@ -1060,9 +1062,9 @@ static notrace void service(struct bpf_mem_cpu *c)
 	cpu_leave(c);
 	raw_local_irq_restore(flags);
 
-	settle(mc, GFP_NOWAIT);
+	settle(mc, GFP_NOW);
 	if (may_create)
-		pool_fill(mc->pool, GFP_NOWAIT);
+		pool_fill(mc->pool, GFP_NOW);
 	pool_low = empty_slot(mc->pool->slots, mc->pool->nr_slots);
 	gp_start(mc, false);
 	if (!missing && !pool_low && !reserve_is_low(mc) &&

@@ -24,6 +24,7 @@
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/rcupdate_trace.h>
+#include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -61,6 +62,22 @@ static inline struct obj_cgroup *bpf_mem_get_objcg(void)
 		return NULL;
 #endif
 	return get_obj_cgroup_from_current();
+}
+
+/*
+ * A task that reclaims memory is charged beyond the limit. That is not for an
+ * interrupt or a program that happens to find one.
+ */
+static inline int bpf_mem_charge(struct obj_cgroup *objcg, gfp_t gfp,
+				 size_t size)
+{
+	unsigned int pflags = current->flags;
+	int err;
+
+	current->flags &= ~PF_MEMALLOC;
+	err = obj_cgroup_charge(objcg, gfp, size);
+	current_restore_flags(pflags, PF_MEMALLOC);
+	return err;
 }
 
 #endif /* __BPF_MEMALLOC_INTERNAL_H */

@@ -223,6 +223,7 @@ void free_percpu(void *ptr);
 #define __GFP_ZERO		0x100U
 #define __GFP_NOWARN		0x200U
 #define __GFP_RETRY_MAYFAIL	0x4000U
+#define __GFP_NOMEMALLOC	0x10000U
 #define __GFP_NORETRY		0x1000U
 #define GFP_KERNEL		0xcc0U
 #define GFP_NOWAIT		0x800U
@@ -252,6 +253,7 @@ void kfree(const void *obj);
 struct obj_cgroup;
 struct obj_cgroup *bpf_mem_get_objcg(void);
 int obj_cgroup_charge(struct obj_cgroup *objcg, gfp_t gfp, size_t size);
+#define bpf_mem_charge		obj_cgroup_charge
 void obj_cgroup_uncharge(struct obj_cgroup *objcg, size_t size);
 void obj_cgroup_put(struct obj_cgroup *objcg);
 
