@@ -964,9 +964,8 @@ static int bpf_mem_torture_creator(void *arg)
 
 #ifdef CONFIG_X86_LOCAL_APIC
 #include <asm/apic.h>
-#include <linux/cpufeature.h>
 #include <asm/irq_vectors.h>
-#include <linux/nmi.h>
+#include <asm/nmi.h>
 
 static int tort_nmi_handler(unsigned int type, struct pt_regs *regs)
 {

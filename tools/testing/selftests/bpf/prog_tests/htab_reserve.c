@@ -12,7 +12,6 @@
 #include "htab_reserve.skel.h"
 
 #define BURST		512
-#define min(a, b)	((a) < (b) ? (a) : (b))
 #define CGROUP		"/htab_reserve"
 #define CGROUP_DIR	"/mnt/cgroup-test-work-dir" CGROUP
 
@@ -501,7 +500,8 @@ static void test_cgroup_full(void)
 	for (n = 0; n < 20; n++) {
 		usleep(10000);
 		now = read_number(CGROUP_DIR "/memory.current", "");
-		least = min(least, now);
+		if (now < least)
+			least = now;
 	}
 	CHECK(least > 12 << 20, "limit", "exceeded: %lld bytes\n", least);
 out:
