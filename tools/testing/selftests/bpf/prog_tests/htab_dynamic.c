@@ -8,6 +8,7 @@
 #include <linux/compiler.h>
 #include <test_progs.h>
 #include "progs/htab_dynamic.h"
+#include "htab_helpers.h"
 #include "htab_dynamic.skel.h"
 
 #define ATTR __always_inline
@@ -16,6 +17,7 @@
 #define NR_STEPS	256
 #define NR_BATCH	8192
 #define NR_HOT		4
+#define NR_NMIS		1000
 #define HOT_GENS	0x6	/* what a hot key may hold: generation 1 or 2 */
 #define HOT_BASE	0x100000000ULL
 #define SLOT_BASE	0x200000000ULL
@@ -23,43 +25,12 @@
 
 static int duration;
 
-static __u64 now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
-}
-
 /* A plain nanosleep(), which glibc does not use. */
 static void nap(void)
 {
 	struct timespec ts = { .tv_nsec = 1000 };
 
 	syscall(__NR_nanosleep, &ts, NULL);
-}
-
-/* The CPUs that this process may use, at most MAX_CPUS. */
-static int list_cpus(int *cpus)
-{
-	cpu_set_t set;
-	int i, nr = 0;
-
-	if (sched_getaffinity(0, sizeof(set), &set))
-		return 0;
-	for (i = 0; i < MAX_CPUS; i++)
-		if (CPU_ISSET(i, &set))
-			cpus[nr++] = i;
-	return nr;
-}
-
-static int pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set);
 }
 
 static void fill(struct dyn_val *val, __u64 key, __u64 gen)
@@ -92,18 +63,6 @@ static int set_elem(int fd, __u64 key, __u64 gen, __u64 flags)
 
 	fill(&val, key, gen);
 	return bpf_map_update_elem(fd, &key, &val, flags) ? -errno : 0;
-}
-
-static int nr_elems(int fd)
-{
-	__u64 key, *prev = NULL;
-	int nr = 0;
-
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		prev = &key;
-		nr++;
-	}
-	return nr;
 }
 
 static int create(__u32 value_size, __u32 max_entries, __u32 flags)
@@ -337,7 +296,7 @@ static void test_max_entries(void)
 	__u64 key;
 
 	sched_getaffinity(0, sizeof(old), &old);
-	nr_cpus = list_cpus(cpus);
+	nr_cpus = list_cpus(cpus, MAX_CPUS);
 	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
 		max = sizes[n];
 		fails = 0;
@@ -413,7 +372,7 @@ static void test_max_entries_race(void)
 	struct filler f[MAX_CPUS] = {};
 	int cpus[MAX_CPUS], nr_cpus, n, fd, i, max, ok, err;
 
-	nr_cpus = list_cpus(cpus);
+	nr_cpus = list_cpus(cpus, MAX_CPUS);
 	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
 		max = sizes[n];
 		ok = 0;
@@ -719,7 +678,7 @@ static void test_free_busy(void)
 		return;
 	if (!dyn_load(skel))
 		goto out;
-	nr_cpus = list_cpus(cpus);
+	nr_cpus = list_cpus(cpus, MAX_CPUS);
 	err = htab_dynamic__attach(skel);
 	if (CHECK(err, "attach", "err %d\n", err))
 		goto out;
@@ -1017,7 +976,7 @@ static int start_hammers(struct htab_dynamic *skel, struct hammer *h,
 {
 	int cpus[MAX_CPUS], nr_cpus, i, err;
 
-	nr_cpus = list_cpus(cpus);
+	nr_cpus = list_cpus(cpus, MAX_CPUS);
 	for (i = 0; i < nr_cpus; i++) {
 		memset(&h[i], 0, sizeof(h[i]));
 		h[i].skel = skel;
@@ -1099,7 +1058,7 @@ static int attach_clocks(struct bpf_program *prog, struct bpf_link **links)
 {
 	int cpus[MAX_CPUS], nr_cpus, i, pfd;
 
-	nr_cpus = list_cpus(cpus);
+	nr_cpus = list_cpus(cpus, MAX_CPUS);
 	for (i = 0; i < nr_cpus; i++) {
 		pfd = open_clock(-1, cpus[i], 2000);
 		if (CHECK(pfd < 0, "perf_event_open", "errno %d\n", errno))
@@ -1152,69 +1111,6 @@ out:
 	htab_dynamic__destroy(skel);
 }
 
-/* Replace what a file of one line holds; returns what it was. */
-static bool swap_line(const char *path, const char *line, char *old, int len)
-{
-	int fd = open(path, O_RDWR), n = -1;
-
-	if (fd < 0)
-		return false;
-	if (old)
-		n = read(fd, old, len - 1);
-	if (n > 0)
-		old[n] = '\0';
-	n = pwrite(fd, line, strlen(line), 0);
-	close(fd);
-	return n > 0;
-}
-
-/* sysrq l sends an NMI to each of the other CPUs: do so until *@hits is as
- * wanted, with the backtraces kept from the console.
- */
-static void send_nmis(__u64 *hits, __u64 wanted, int ms)
-{
-	static const char ignore[] =
-		"/sys/module/printk/parameters/ignore_loglevel";
-	static const char printk[] = "/proc/sys/kernel/printk";
-	char old_ignore[8] = "N", old_printk[64] = "7";
-	__u64 end = now_ms() + ms;
-	int fd;
-
-	swap_line(ignore, "N", old_ignore, sizeof(old_ignore));
-	swap_line(printk, "1", old_printk, sizeof(old_printk));
-	fd = open("/proc/sysrq-trigger", O_WRONLY);
-	while (fd >= 0 && READ_ONCE(*hits) < wanted && now_ms() < end) {
-		if (write(fd, "l", 1) != 1)
-			break;
-		/* Out of the NMI, the CPUs have yet to print; let them do so
-		 * before the next sysrq, which itself goes to the console.
-		 */
-		usleep(5000);
-	}
-	close(fd);
-	usleep(100000);
-	swap_line(printk, old_printk, NULL, 0);
-	swap_line(ignore, old_ignore, NULL, 0);
-}
-
-static bool no_nmi(void)
-{
-	int cpus[MAX_CPUS];
-
-	if (list_cpus(cpus) < 2) {
-		printf("%s:SKIP:needs two CPUs, to send NMIs from one to the other\n",
-		       __func__);
-		test__skip();
-		return true;
-	}
-	if (access("/proc/sysrq-trigger", W_OK)) {
-		printf("%s:SKIP:no sysrq to send NMIs with\n", __func__);
-		test__skip();
-		return true;
-	}
-	return false;
-}
-
 /* Programs in NMI while all CPUs write to the map. */
 static void test_nmi(const char *name)
 {
@@ -1225,7 +1121,7 @@ static void test_nmi(const char *name)
 	bool stop = false;
 	int nr;
 
-	if (no_nmi() || verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
+	if (!can_send_nmis() || verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
 		return;
 	skel = OPEN_WITH("run", "run_delete", name);
 	if (!skel)
@@ -1240,11 +1136,11 @@ static void test_nmi(const char *name)
 	if (!link)
 		goto out;
 	nr = start_hammers(skel, h, &stop);
-	send_nmis(&skel->bss->hits, 100, 10000);
+	send_nmis_until(&skel->bss->hits, NR_NMIS, 60000);
 	nr = stop_hammers(skel, h, nr, &stop);
 	bpf_link__destroy(link);
-	CHECK(skel->bss->hits < 100, "nmi", "%llu runs, expected 100\n",
-	      skel->bss->hits);
+	CHECK(skel->bss->hits < NR_NMIS, "nmi", "%llu runs, expected %d\n",
+	      skel->bss->hits, NR_NMIS);
 	check_nested(skel, OWNER_NMI);
 	check_total(skel, nr + check_slots(skel, HOT_GENS));
 out:
@@ -1360,8 +1256,8 @@ static void test_all_at_once(void)
 	nr_links = attach_clocks(skel->progs.nested_perf_event, links);
 	nr_hammers = start_hammers(skel, h, &stop);
 	skel->bss->pid = getpid();
-	if (list_cpus(cpus) > 1)
-		send_nmis(&skel->bss->hot[OWNER_NMI].tries, 100, 5000);
+	if (list_cpus(cpus, MAX_CPUS) > 1)
+		send_nmis_until(&skel->bss->hot[OWNER_NMI].tries, 100, 5000);
 	else
 		sleep(2);
 	nr = stop_hammers(skel, h, nr_hammers, &stop);
@@ -1369,7 +1265,7 @@ static void test_all_at_once(void)
 	detach(links, nr_links);
 	bpf_link__destroy(link);
 	check_nested(skel, OWNER_LOW);
-	if (list_cpus(cpus) > 1)
+	if (list_cpus(cpus, MAX_CPUS) > 1)
 		check_nested(skel, OWNER_NMI);
 	check_total(skel, nr + check_slots(skel, HOT_GENS));
 out:

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What a dynamic hash map keeps ready, what it holds, and when it says -ENOMEM */
 #define _GNU_SOURCE
-#include <pthread.h>
-#include <sched.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <linux/userfaultfd.h>
 #include <test_progs.h>
 #include "cgroup_helpers.h"
+#include "htab_helpers.h"
 #include "htab_reserve.skel.h"
 
 #define BURST		512
@@ -51,15 +47,6 @@ static bool get_fdinfo(int fd, struct fdinfo *info)
 	}
 	fclose(f);
 	return seen == ARRAY_SIZE(lines);
-}
-
-static int pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set);
 }
 
 static void unpin(cpu_set_t *set)
@@ -288,69 +275,6 @@ next:
 	}
 }
 
-struct holder {
-	int uffd;
-	void *page;
-	pthread_t thread;
-};
-
-static void *hold_thread(void *arg)
-{
-	syscall(__NR_getpgid, 0);
-	return NULL;
-}
-
-/* A sleepable program that waits for a page until hold_stop() */
-static bool hold_start(struct holder *h, struct htab_reserve *skel)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = {
-		.range.len = getpagesize(),
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-	int i;
-
-	h->uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
-	if (CHECK(h->uffd < 0, "userfaultfd", "errno %d\n", errno))
-		return false;
-	h->page = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	reg.range.start = (unsigned long)h->page;
-	if (CHECK(ioctl(h->uffd, UFFDIO_API, &api) ||
-		  ioctl(h->uffd, UFFDIO_REGISTER, &reg), "userfaultfd",
-		  "errno %d\n", errno))
-		goto fail;
-	skel->bss->hold_ptr = h->page;
-	if (CHECK(pthread_create(&h->thread, NULL, hold_thread, NULL),
-		  "thread", "errno %d\n", errno))
-		goto fail;
-	for (i = 0; i < 1000 && !skel->bss->held; i++)
-		usleep(1000);
-	usleep(10000);
-	if (!CHECK(skel->bss->held != 1, "hold", "held %d\n", skel->bss->held))
-		return true;
-fail:
-	munmap(h->page, getpagesize());
-	close(h->uffd);
-	return false;
-}
-
-static void hold_stop(struct holder *h)
-{
-	struct uffdio_zeropage zero = {
-		.range = {
-			.start = (unsigned long)h->page,
-			.len = getpagesize(),
-		},
-	};
-
-	CHECK(ioctl(h->uffd, UFFDIO_ZEROPAGE, &zero), "zeropage", "errno %d\n",
-	      errno);
-	pthread_join(h->thread, NULL);
-	munmap(h->page, getpagesize());
-	close(h->uffd);
-}
-
 /* One CPU adds, another deletes, and no grace period ends */
 static void test_churn(void)
 {
@@ -373,7 +297,8 @@ static void test_churn(void)
 	if (!skel)
 		return;
 	fd = bpf_map__fd(skel->maps.hash);
-	if (!hold_start(&h, skel))
+	if (CHECK(!hold_start(&h, &skel->bss->hold_ptr, &skel->bss->held),
+		  "hold", "no program waits\n"))
 		goto out;
 	get_fdinfo(fd, &before);
 	/* live + free + waiting <= peak live + reserve + 8 kB a CPU */
@@ -392,7 +317,7 @@ static void test_churn(void)
 	      peak.memlock - before.memlock, rounds, live, most);
 	CHECK(!peak.waiting, "waiting", "nothing waits for the grace period\n");
 	CHECK(skel->bss->held != 1, "hold", "held %d\n", skel->bss->held);
-	hold_stop(&h);
+	CHECK(hold_stop(&h), "release", "errno %d\n", errno);
 	CHECK(!settled(fd, &after), "settled", "waiting %lld\n", after.waiting);
 	CHECK(after.memlock - before.memlock >
 	      8192 * libbpf_num_possible_cpus() + 4096, "after",

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef __HTAB_HELPERS_H
+#define __HTAB_HELPERS_H
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <linux/compiler.h>
+#include <linux/types.h>
+#include <linux/userfaultfd.h>
+
+static inline __u64 now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+static inline int pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set);
+}
+
+/* The CPUs below @max that this process may use */
+static inline int list_cpus(int *cpus, int max)
+{
+	cpu_set_t set;
+	int i, nr = 0;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return 0;
+	for (i = 0; i < max; i++)
+		if (CPU_ISSET(i, &set))
+			cpus[nr++] = i;
+	return nr;
+}
+
+static inline int nr_elems(int fd)
+{
+	__u64 key, *prev = NULL;
+	int nr = 0;
+
+	while (!bpf_map_get_next_key(fd, prev, &key)) {
+		prev = &key;
+		nr++;
+	}
+	return nr;
+}
+
+/* Replace what a file of one line holds; tell what it was. */
+static inline void swap_line(const char *path, const char *line, char *old,
+			     int len)
+{
+	int fd = open(path, O_RDWR), n = 0;
+
+	if (fd < 0)
+		return;
+	if (old)
+		n = read(fd, old, len - 1);
+	if (n > 0)
+		old[n] = '\0';
+	if (pwrite(fd, line, strlen(line), 0) < 0)
+		fprintf(stderr, "%s: %m\n", path);
+	close(fd);
+}
+
+/* NMIs come from one CPU and go to the others. */
+static inline bool can_send_nmis(void)
+{
+	int cpus[2];
+
+	if (list_cpus(cpus, 2) == 2 && !access("/proc/sysrq-trigger", W_OK))
+		return true;
+	printf("SKIP:needs sysrq and two CPUs, to send NMIs from one to the other\n");
+	test__skip();
+	return false;
+}
+
+/* sysrq l sends an NMI to each of the other CPUs: do so until there are enough,
+ * or time is over. The backtraces are of no interest on the console.
+ */
+static inline void send_nmis(bool (*enough)(void *arg), void *arg, int ms)
+{
+	static const char ignore[] =
+		"/sys/module/printk/parameters/ignore_loglevel";
+	static const char printk[] = "/proc/sys/kernel/printk";
+	char old_ignore[8] = "N", old_printk[64] = "7";
+	__u64 end = now_ms() + ms;
+	int fd;
+
+	swap_line(ignore, "N", old_ignore, sizeof(old_ignore));
+	swap_line(printk, "1", old_printk, sizeof(old_printk));
+	fd = open("/proc/sysrq-trigger", O_WRONLY);
+	while (!enough(arg) && now_ms() < end) {
+		if (write(fd, "l", 1) != 1)
+			break;
+		/* let the CPUs print, which they do out of the NMI */
+		usleep(3000);
+	}
+	close(fd);
+	usleep(100000);
+	swap_line(printk, old_printk, NULL, 0);
+	swap_line(ignore, old_ignore, NULL, 0);
+}
+
+struct nmi_goal {
+	__u64 *hits, wanted;
+};
+
+static inline bool nmi_goal_met(void *arg)
+{
+	struct nmi_goal *goal = arg;
+
+	return READ_ONCE(*goal->hits) >= goal->wanted;
+}
+
+/* Until *@hits is as wanted */
+static inline void send_nmis_until(__u64 *hits, __u64 wanted, int ms)
+{
+	struct nmi_goal goal = { hits, wanted };
+
+	send_nmis(nmi_goal_met, &goal, ms);
+}
+
+/* A sleepable program on getpgid() that waits for a page until hold_stop() */
+struct holder {
+	int uffd;
+	void *page;
+	pthread_t thread;
+};
+
+static inline void *hold_thread(void *arg)
+{
+	syscall(__NR_getpgid, 0);
+	return NULL;
+}
+
+/* @hold_ptr: where the program is to read from, @held: 1 when it does */
+static inline bool hold_start(struct holder *h, void **hold_ptr, __u32 *held)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range.len = getpagesize(),
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int i;
+
+	h->uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	if (h->uffd < 0) {
+		fprintf(stderr, "userfaultfd: %m\n");
+		return false;
+	}
+	h->page = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (unsigned long)h->page;
+	if (ioctl(h->uffd, UFFDIO_API, &api) ||
+	    ioctl(h->uffd, UFFDIO_REGISTER, &reg)) {
+		fprintf(stderr, "userfaultfd: %m\n");
+		goto fail;
+	}
+	*hold_ptr = h->page;
+	if (pthread_create(&h->thread, NULL, hold_thread, NULL))
+		goto fail;
+	for (i = 0; i < 1000 && !READ_ONCE(*held); i++)
+		usleep(1000);
+	usleep(10000);
+	if (READ_ONCE(*held) == 1)
+		return true;
+	fprintf(stderr, "the program does not wait (%u)\n", *held);
+fail:
+	munmap(h->page, getpagesize());
+	close(h->uffd);
+	return false;
+}
+
+/* Returns 0 if the program could go on */
+static inline int hold_stop(struct holder *h)
+{
+	struct uffdio_zeropage zero = {
+		.range = {
+			.start = (unsigned long)h->page,
+			.len = getpagesize(),
+		},
+	};
+	int err;
+
+	err = ioctl(h->uffd, UFFDIO_ZEROPAGE, &zero);
+	if (!err)
+		pthread_join(h->thread, NULL);
+	munmap(h->page, getpagesize());
+	close(h->uffd);
+	return err;
+}
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef __HTAB_LOCKS_H
+#define __HTAB_LOCKS_H
+
+#define MAX_ENTRIES	256
+#define MAX_CPUS	128	/* power of two */
+
+struct lock_val {
+	__u64 v[3];
+};
+
+/* every word of a value tells the key it belongs to, and which write it was */
+#define LOCK_WORD(key, gen, i)	(((__u64)(key) << 24) ^ ((gen) << 2) ^ (i))
+
+#define OWN_KEY		200
+#define NR_OWN		8	/* power of two */
+
+/* what the operations of one kind came to */
+struct lock_count {
+	__u64 tries;
+	__u64 ok;
+	__u64 busy;
+	__s64 other;	/* the last other error */
+};
+
+#endif
