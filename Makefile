@@ -10,7 +10,7 @@ export SERIES KERNEL_SRC FORCE JOBS
 DEPS ?= git xz-utils perl python3 \
 	gcc make flex bison bc cpio rsync libc6-dev libelf-dev zlib1g-dev \
 	libcap-dev pahole python3-ply python3-git \
-	clang llvm iproute2 kmod qemu-system-x86 bats \
+	clang llvm iproute2 iputils-ping kmod qemu-system-x86 bats \
 	shellcheck libcmocka-dev spin
 
 tree := $(CURDIR)/build/$(SERIES)
@@ -40,13 +40,14 @@ as-user:
 else
 
 .PHONY: help deps series tree refresh check-series kernel base-kernel \
-	debug-kernel selftests run shell test clean
+	debug-kernel selftests run shell test record-base clean
 
 help:
 	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
 
 ## make run           build, boot, and show the table: this series beside its base
 ## make test          all tests
+## make record-base   write anew in tests/base what passes on the base kernel
 ##
 ## make series        write out/$(SERIES)/*.patch for git am; needs no kernel source
 ## make tree          build/$(SERIES): the base with the series applied
@@ -104,6 +105,11 @@ shell: kernel
 
 test: kernel base-kernel selftests
 	@tests/run
+
+# Built for the series' kernel, they run on the base's too: what is of either
+# kernel, libbpf looks up in the one that runs.
+record-base: base-kernel selftests
+	@tests/run --record
 
 clean:
 	@series/clean
