@@ -47,6 +47,21 @@ struct {
 	__type(value, __u64);
 } speed_prealloc SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u64);
+} speed_percpu_dynamic SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u64);
+} speed_percpu_prealloc SEC(".maps");
+
 /* set by user space: whose doings count, how many new keys in all and a run */
 int pid;
 __u64 wanted;
@@ -208,6 +223,18 @@ SEC("classifier/prealloc")
 int run_prealloc(struct __sk_buff *skb)
 {
 	return speed(&speed_prealloc);
+}
+
+SEC("classifier/percpu_dynamic")
+int run_percpu_dynamic(struct __sk_buff *skb)
+{
+	return speed(&speed_percpu_dynamic);
+}
+
+SEC("classifier/percpu_prealloc")
+int run_percpu_prealloc(struct __sk_buff *skb)
+{
+	return speed(&speed_percpu_prealloc);
 }
 
 char _license[] SEC("license") = "GPL";

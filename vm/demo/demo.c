@@ -6,9 +6,11 @@
  *
  *	context NAME TRIED OK EBUSY ENOMEM OTHER WRONG NOTE
  *	context NAME warned|refused|unsafe|failed|skipped MESSAGE
- *	memory KIND KB MIN MAX NUMBER
+ *	sparse KIND KB MIN MAX NUMBER
+ *	element KIND BYTES MIN MAX NUMBER
  *	speed KIND NS MIN MAX NUMBER
  *	ratio PERCENT MIN MAX NUMBER
+ *	percpu-speed, percpu-ratio: the same, of a percpu hash
  *
  * What is measured is the median of NUMBER rounds; the percentage is dynamic
  * beside preallocated, round by round.
@@ -26,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -44,6 +47,7 @@
 #define NR_NMIS		100
 #define SPARSE_MAX	(1 << 20)
 #define SPARSE_LIVE	1000
+#define FULL		(1 << 18)
 
 static bool base_safe;		/* do nothing that may hang the base kernel */
 static bool warned;		/* the verifier calls dynamic maps unsafe */
@@ -581,11 +585,12 @@ static void print_median(const char *what, double *v, int nr)
 static long mem_free(void)
 {
 	long kb, last = -1;
+	int i, same = 0;
 	char line[128];
-	int i;
 	FILE *f;
 
-	for (i = 0; i < 50; i++) {
+	/* a map is freed by a worker, who may not have begun yet */
+	for (i = 0; i < 100 && same < 5; i++) {
 		/* fold the CPUs' own counters into the sum */
 		swap_line("/proc/sys/vm/stat_refresh", "1", NULL, 0);
 		kb = 0;
@@ -595,15 +600,15 @@ static long mem_free(void)
 				break;
 		if (f)
 			fclose(f);
-		if (labs(kb - last) <= 16)
-			break;
+		same = labs(kb - last) <= 16 ? same + 1 : 0;
 		last = kb;
 		usleep(50000);
 	}
 	return kb;
 }
 
-static double sparse_kb(__u32 flags)
+/* kB that a map takes with its first @live elements in it */
+static double map_kb(__u32 max_entries, __u32 live, __u32 flags)
 {
 	__u64 key, val = 1;
 	long before;
@@ -612,10 +617,10 @@ static double sparse_kb(__u32 flags)
 
 	before = mem_free();
 	fd = bpf_create_map(BPF_MAP_TYPE_HASH, sizeof(key), sizeof(val),
-			    SPARSE_MAX, flags);
+			    max_entries, flags);
 	if (fd < 0)
-		die("map of 1M entries");
-	for (key = 0; key < SPARSE_LIVE; key++)
+		die("map");
+	for (key = 0; key < live; key++)
 		if (bpf_map_update_elem(fd, &key, &val, BPF_NOEXIST))
 			die("update");
 	kb = before - mem_free();
@@ -629,11 +634,30 @@ static void measure_memory(void)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(dynamic); i++) {
-		prealloc[i] = sparse_kb(0);
-		dynamic[i] = sparse_kb(BPF_F_NO_PREALLOC);
+		prealloc[i] = map_kb(SPARSE_MAX, SPARSE_LIVE, 0);
+		dynamic[i] = map_kb(SPARSE_MAX, SPARSE_LIVE, BPF_F_NO_PREALLOC);
 	}
-	print_median("memory\tpreallocated", prealloc, i);
-	print_median("memory\tdynamic", dynamic, i);
+	print_median("sparse\tpreallocated", prealloc, i);
+	print_median("sparse\tdynamic", dynamic, i);
+	for (i = 0; i < ARRAY_SIZE(dynamic); i++) {
+		prealloc[i] = map_kb(FULL, FULL, 0) * 1024 / FULL;
+		dynamic[i] = map_kb(FULL, FULL, BPF_F_NO_PREALLOC) * 1024 / FULL;
+	}
+	print_median("element\tpreallocated", prealloc, i);
+	print_median("element\tdynamic", dynamic, i);
+}
+
+/* The root cgroup is charged for nothing, and so shows no cost of that. */
+static void enter_cgroup(void)
+{
+	int fd;
+
+	if (mkdir("/sys/fs/cgroup/demo", 0755) && errno != EEXIST)
+		die("cgroup");
+	fd = open("/sys/fs/cgroup/demo/cgroup.procs", O_WRONLY);
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		die("cgroup");
+	close(fd);
 }
 
 /* ns for one update, lookup and delete in a program */
@@ -657,23 +681,25 @@ static double rounds_ns(int prog)
 	return (double)attr.duration / SPEED_KEYS;
 }
 
-static void measure_speed(void)
+static void measure_speed(const char *kind, const char *dynamic_prog,
+			  const char *prealloc_prog)
 {
 	double dynamic[31], prealloc[31], ratio[31];
 	struct bpf_program *prog;
-	int i, dyn, pre;
 	struct demo *skel;
+	char what[64];
+	int i, dyn, pre;
 
-	skel = open_with("run_dynamic");
-	bpf_object__for_each_program(prog, skel->obj)
-		if (!strcmp(bpf_program__name(prog), "run_prealloc"))
-			bpf_program__set_autoload(prog, true);
+	skel = open_with(dynamic_prog);
+	prog = bpf_object__find_program_by_name(skel->obj, prealloc_prog);
+	bpf_program__set_autoload(prog, true);
 	if (demo__load(skel)) {
 		fprintf(stderr, "demo: speed: %s\n", log_line);
 		exit(1);
 	}
-	dyn = bpf_program__fd(skel->progs.run_dynamic);
-	pre = bpf_program__fd(skel->progs.run_prealloc);
+	pre = bpf_program__fd(prog);
+	prog = bpf_object__find_program_by_name(skel->obj, dynamic_prog);
+	dyn = bpf_program__fd(prog);
 	/* once to warm up; then in turns, first one, then the other */
 	rounds_ns(dyn);
 	rounds_ns(pre);
@@ -685,9 +711,12 @@ static void measure_speed(void)
 			dynamic[i] = rounds_ns(dyn);
 		ratio[i] = 100 * prealloc[i] / dynamic[i];
 	}
-	print_median("speed\tpreallocated", prealloc, i);
-	print_median("speed\tdynamic", dynamic, i);
-	print_median("ratio", ratio, i);
+	snprintf(what, sizeof(what), "%sspeed\tpreallocated", kind);
+	print_median(what, prealloc, i);
+	snprintf(what, sizeof(what), "%sspeed\tdynamic", kind);
+	print_median(what, dynamic, i);
+	snprintf(what, sizeof(what), "%sratio", kind);
+	print_median(what, ratio, i);
 	demo__destroy(skel);
 }
 
@@ -721,7 +750,9 @@ int main(int argc, char *argv[])
 	by_fentry("fentry, in the update itself");
 	for (; i < ARRAY_SIZE(contexts); i++)
 		by_program(&contexts[i]);
+	enter_cgroup();
 	measure_memory();
-	measure_speed();
+	measure_speed("", "run_dynamic", "run_prealloc");
+	measure_speed("percpu-", "run_percpu_dynamic", "run_percpu_prealloc");
 	return 0;
 }
