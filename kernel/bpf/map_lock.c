@@ -4,7 +4,8 @@
 
 /*
  * How long a nested operation waits for another CPU: far longer than a lock is
- * held, as only two CPUs that wait for each other get here.
+ * held. Two CPUs that wait for each other get here, or one that never finds a
+ * lock free which many others queue for.
  */
 #define BPF_MAP_LOCK_TIMEOUT_NS	(20 * NSEC_PER_MSEC)
 
@@ -31,8 +32,10 @@ bool bpf_map_lock_nested(void *lock, bool (*trylock)(void *lock))
 
 	for (i = 0; i < nr; i++)
 		if (READ_ONCE(record->locks[i]) == lock)
-			/* free if the outer operation has yet to take it */
-			return trylock(lock);
+			/* Free if the outer operation has yet to take it. But
+			 * without SMP there is nothing to try.
+			 */
+			return IS_ENABLED(CONFIG_SMP) && trylock(lock);
 
 	if (trylock(lock))
 		return true;
@@ -41,7 +44,9 @@ bool bpf_map_lock_nested(void *lock, bool (*trylock)(void *lock))
 		cpu_relax();
 		if (trylock(lock))
 			return true;
-	} while (ktime_get_mono_fast_ns() - start < BPF_MAP_LOCK_TIMEOUT_NS);
+		/* nobody can wait for a lock of this CPU if it has none */
+	} while (!nr || ktime_get_mono_fast_ns() - start <
+			BPF_MAP_LOCK_TIMEOUT_NS);
 
 	return false;
 }

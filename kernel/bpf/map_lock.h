@@ -21,6 +21,7 @@
 #ifndef __BPF_MAP_LOCK_H__
 #define __BPF_MAP_LOCK_H__
 
+#include <linux/hardirq.h>
 #include <linux/percpu.h>
 #include <linux/spinlock.h>
 
@@ -126,7 +127,13 @@ static __always_inline int bpf_map_lock(raw_spinlock_t *lock)
 {
 	bpf_map_lock_record(lock);
 	if (likely(!bpf_map_op_nested())) {
-		raw_spin_lock(lock);
+		/* lockdep takes none but trylocks in NMI */
+		if (IS_ENABLED(CONFIG_PROVE_LOCKING) && in_nmi()) {
+			while (!raw_spin_trylock(lock))
+				cpu_relax();
+		} else {
+			raw_spin_lock(lock);
+		}
 	} else if (!bpf_map_lock_nested(lock, bpf_map_raw_trylock)) {
 		bpf_map_lock_forget();
 		return -EBUSY;

@@ -158,6 +158,37 @@ NESTED(nested, lru_percpu)
 NESTED(nested_locked, locked_hash)
 NESTED(nested_locked, locked_array)
 
+/* Have the element of the hot key be used for another one, if its bucket is not
+ * locked, before an update of the hot key with BPF_F_LOCK gets to it.
+ */
+static __always_inline int reuse(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
+	struct locked_val val = {};
+	__u32 key = hot_key;
+
+	if (hits || !enter(cpu))
+		return 0;
+	count(&hot, bpf_map_delete_elem(&locked_hash, &key));
+	key = OWN_KEY;
+	fill(&val.val, key, 1);
+	count(&own, bpf_map_update_elem(&locked_hash, &key, &val, BPF_ANY));
+	depth[cpu] = 0;
+	return 0;
+}
+
+SEC("fentry/copy_map_value_locked")
+int BPF_PROG(reuse_early)
+{
+	return reuse();
+}
+
+SEC("fentry/__copy_map_value_locked")
+int BPF_PROG(reuse_late)
+{
+	return reuse();
+}
+
 SEC("fentry/nmi_cpu_backtrace_handler")
 int BPF_PROG(nmi_locked_hash)
 {
