@@ -14,8 +14,12 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <linux/compiler.h>
+#include <linux/perf_event.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
+
+#define ATTR __always_inline
+#include "progs/test_jhash.h"
 
 static inline __u64 now_ms(void)
 {
@@ -58,6 +62,87 @@ static inline int nr_elems(int fd)
 		nr++;
 	}
 	return nr;
+}
+
+/* The first key from @key on whose bucket is not @taken yet; takes it. For maps
+ * of BPF_F_ZERO_SEED; @nr_buckets: power of two.
+ */
+static inline __u64 take_bucket(bool *taken, __u32 nr_buckets, __u64 key)
+{
+	for (;; key++) {
+		__u32 b = jhash(&key, sizeof(key), 0) & (nr_buckets - 1);
+
+		if (taken[b])
+			continue;
+		taken[b] = true;
+		return key;
+	}
+}
+
+/* Have the object load the named programs only. */
+static inline void autoload_only(struct bpf_object *obj,
+				 const char *const names[], int nr)
+{
+	struct bpf_program *prog;
+	bool wanted;
+	int i;
+
+	bpf_object__for_each_program(prog, obj) {
+		wanted = false;
+		for (i = 0; i < nr; i++)
+			if (!strcmp(bpf_program__name(prog), names[i]))
+				wanted = true;
+		bpf_program__set_autoload(prog, wanted);
+	}
+}
+
+/* A perf_event of the software clock of a task or a CPU */
+static inline int open_clock(int tid, int cpu, int freq)
+{
+	struct perf_event_attr attr = {
+		.size = sizeof(attr),
+		.type = PERF_TYPE_SOFTWARE,
+		.config = PERF_COUNT_SW_CPU_CLOCK,
+		.freq = 1,
+		.sample_freq = freq,
+	};
+
+	return syscall(__NR_perf_event_open, &attr, tid, cpu, -1,
+		       PERF_FLAG_FD_CLOEXEC);
+}
+
+/* The number after @key at the beginning of a line, -1: there is none */
+static inline long long read_number(const char *path, const char *key)
+{
+	long long n = -1;
+	char line[128];
+	FILE *f;
+
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, key, strlen(key)))
+			continue;
+		n = atoll(line + strlen(key));
+		break;
+	}
+	fclose(f);
+	return n;
+}
+
+static inline long long read_fdinfo(int fd, const char *key)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	return read_number(path, key);
+}
+
+/* The type of perf_events that are kprobes, < 0: there is none */
+static inline int kprobe_type(void)
+{
+	return read_number("/sys/bus/event_source/devices/kprobe/type", "");
 }
 
 /* Replace what a file of one line holds; tell what it was. */

@@ -13,9 +13,6 @@
 #include "progs/htab_contexts.h"
 #include "htab_contexts.skel.h"
 
-#define ATTR __always_inline
-#include "progs/test_jhash.h"
-
 #define NR_STEPS	128
 #define NR_KEYS		64
 #define CGROUP		"/htab_contexts"
@@ -75,21 +72,13 @@ struct run {
 	int replaced, fails;
 };
 
-static void fill(struct ctx_val *val, __u64 key, __u64 gen)
-{
-	int i;
-
-	for (i = 0; i < NR_WORDS; i++)
-		val->v[i] = gen ? CTX_WORD(key, gen, i) : 0;
-}
-
 #define ALL_CPUS	-1
 #define ANY_CPU		-2
 
 /* Does the map hold this, in the value of @cpu, with zeros for the others? */
 static bool holds(struct run *r, int fd, __u64 key, __u64 gen, int cpu)
 {
-	struct ctx_val vals[r->nr_vals], want, zero = {};
+	struct htab_val vals[r->nr_vals], want, zero = {};
 	int i, nr = 0;
 
 	memset(vals, 0xff, sizeof(vals));
@@ -111,7 +100,7 @@ static bool holds(struct run *r, int fd, __u64 key, __u64 gen, int cpu)
 
 static bool lacks(struct run *r, int fd, __u64 key)
 {
-	struct ctx_val vals[r->nr_vals];
+	struct htab_val vals[r->nr_vals];
 
 	return bpf_map_lookup_elem(fd, &key, vals) && errno == ENOENT;
 }
@@ -119,7 +108,7 @@ static bool lacks(struct run *r, int fd, __u64 key)
 /* the same value for all CPUs */
 static int set_elem(struct run *r, int fd, __u64 key, __u64 gen, __u64 flags)
 {
-	struct ctx_val vals[r->nr_vals];
+	struct htab_val vals[r->nr_vals];
 	int i;
 
 	for (i = 0; i < r->nr_vals; i++)
@@ -133,23 +122,16 @@ static int set_elem(struct run *r, int fd, __u64 key, __u64 gen, __u64 flags)
 static void choose_keys(struct run *r)
 {
 	bool *taken = calloc(NR_BUCKETS, sizeof(*taken));
-	__u64 key = 0, *k;
 	int cpu, i;
-	__u32 b;
+	__u64 key = 0;
 
 	for (cpu = 0; cpu < MAX_CPUS; cpu++) {
 		for (i = 0; i < MAX_STEPS + NR_KEYS; i++) {
-			do {
-				key++;
-				b = jhash(&key, sizeof(key), 0) &
-				    (NR_BUCKETS - 1);
-			} while (taken[b]);
-			taken[b] = true;
+			key = take_bucket(taken, NR_BUCKETS, key + 1);
 			if (i < MAX_STEPS)
-				k = &r->skel->bss->keys[cpu][i];
+				r->skel->bss->keys[cpu][i] = key;
 			else
-				k = &r->writers[cpu].keys[i - MAX_STEPS];
-			*k = key;
+				r->writers[cpu].keys[i - MAX_STEPS] = key;
 		}
 	}
 	free(taken);
@@ -167,7 +149,7 @@ static void *writer(void *arg)
 	pin(w->cpu);
 	while (!READ_ONCE(r->stop)) {
 		int m = w->rounds++ % r->nr_fds, i, fd = r->fds[m];
-		struct ctx_val vals[r->nr_vals];
+		struct htab_val vals[r->nr_vals];
 		__u64 key, gen;
 
 		i = rand_r(&seed) % NR_KEYS;
@@ -288,7 +270,7 @@ static void trigger_syscall(struct run *r)
 
 static void trigger_batch(struct run *r)
 {
-	struct ctx_val *vals = calloc(NR_STEPS * r->nr_vals, sizeof(*vals));
+	struct htab_val *vals = calloc(NR_STEPS * r->nr_vals, sizeof(*vals));
 	DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, opts);
 	struct htab_contexts__bss *bss = r->skel->bss;
 	__u64 gen, odd[NR_STEPS / 2];
@@ -404,18 +386,10 @@ static void attach_kretprobe(struct run *r)
 /* To the clock of each CPU, so that it interrupts the writers, too */
 static void attach_clocks(struct run *r)
 {
-	struct perf_event_attr attr = {
-		.size = sizeof(attr),
-		.type = PERF_TYPE_SOFTWARE,
-		.config = PERF_COUNT_SW_CPU_CLOCK,
-		.freq = 1,
-		.sample_freq = 1000,
-	};
 	int i, pfd;
 
 	for (i = 0; i < r->nr_cpus; i++) {
-		pfd = syscall(__NR_perf_event_open, &attr, -1, r->cpus[i], -1,
-			      PERF_FLAG_FD_CLOEXEC);
+		pfd = open_clock(-1, r->cpus[i], 1000);
 		if (CHECK(pfd < 0, "perf_event_open", "errno %d\n", errno))
 			return;
 		add_link(r, bpf_program__attach_perf_event(r->prog, pfd));
@@ -507,7 +481,7 @@ static const struct context contexts[] = {
 	{ "cgroup_skb", "cgroup_skb", attach_cgroup, trigger_packet },
 };
 
-static void check_count(const char *what, const struct ctx_count *c,
+static void check_count(const char *what, const struct htab_count *c,
 			__u64 tries)
 {
 	CHECK(c->tries != tries, what, "%llu tried, expected %llu\n", c->tries,
@@ -598,8 +572,8 @@ static void check(struct run *r)
 static bool prepare(struct run *r)
 {
 	const struct map_type *type = r->type;
-	struct bpf_program *prog;
 	char name[64] = "";
+	const char *const names[] = { name };
 	int i, err;
 
 	r->nr_cpus = list_cpus(r->cpus, MAX_CPUS);
@@ -610,13 +584,8 @@ static bool prepare(struct run *r)
 		return false;
 	if (r->ctx->prog)
 		snprintf(name, sizeof(name), "%s_%s", type->name, r->ctx->prog);
-	bpf_object__for_each_program(prog, r->skel->obj) {
-		bool wanted = !strcmp(bpf_program__name(prog), name);
-
-		bpf_program__set_autoload(prog, wanted);
-		if (wanted)
-			r->prog = prog;
-	}
+	autoload_only(r->skel->obj, names, 1);
+	r->prog = bpf_object__find_program_by_name(r->skel->obj, name);
 	err = htab_contexts__load(r->skel);
 	if (CHECK(err, "load", "%s refused (%d), expected to pass\n", name,
 		  err))

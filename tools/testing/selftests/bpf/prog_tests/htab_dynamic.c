@@ -11,9 +11,6 @@
 #include "htab_helpers.h"
 #include "htab_dynamic.skel.h"
 
-#define ATTR __always_inline
-#include "progs/test_jhash.h"
-
 #define NR_STEPS	256
 #define NR_BATCH	8192
 #define NR_HOT		4
@@ -33,17 +30,9 @@ static void nap(void)
 	syscall(__NR_nanosleep, &ts, NULL);
 }
 
-static void fill(struct dyn_val *val, __u64 key, __u64 gen)
-{
-	int i;
-
-	for (i = 0; i < 4; i++)
-		val->v[i] = DYN_WORD(key, gen, i);
-}
-
 static bool holds(int fd, __u64 key, __u64 gen)
 {
-	struct dyn_val want, val = {};
+	struct htab_val want, val = {};
 
 	fill(&want, key, gen);
 	return !bpf_map_lookup_elem(fd, &key, &val) &&
@@ -52,14 +41,14 @@ static bool holds(int fd, __u64 key, __u64 gen)
 
 static bool lacks(int fd, __u64 key)
 {
-	struct dyn_val val;
+	struct htab_val val;
 
 	return bpf_map_lookup_elem(fd, &key, &val) && errno == ENOENT;
 }
 
 static int set_elem(int fd, __u64 key, __u64 gen, __u64 flags)
 {
-	struct dyn_val val;
+	struct htab_val val;
 
 	fill(&val, key, gen);
 	return bpf_map_update_elem(fd, &key, &val, flags) ? -errno : 0;
@@ -69,12 +58,6 @@ static int create(__u32 value_size, __u32 max_entries, __u32 flags)
 {
 	return bpf_create_map(BPF_MAP_TYPE_HASH, sizeof(__u64), value_size,
 			      max_entries, BPF_F_NO_PREALLOC | flags);
-}
-
-/* The bucket of a key in a map of BPF_F_ZERO_SEED; @nr_buckets: power of two. */
-static __u32 bucket(__u64 key, __u32 nr_buckets)
-{
-	return jhash(&key, sizeof(key), 0) & (nr_buckets - 1);
 }
 
 /* Without help from the verifier's log nobody would know: it takes a program
@@ -133,21 +116,11 @@ out:
 
 static struct htab_dynamic *dyn_open(const char *const names[], int nr)
 {
-	struct htab_dynamic *skel;
-	struct bpf_program *prog;
-	bool wanted;
-	int i;
+	struct htab_dynamic *skel = htab_dynamic__open();
 
-	skel = htab_dynamic__open();
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return NULL;
-	bpf_object__for_each_program(prog, skel->obj) {
-		wanted = false;
-		for (i = 0; i < nr; i++)
-			if (!strcmp(bpf_program__name(prog), names[i]))
-				wanted = true;
-		bpf_program__set_autoload(prog, wanted);
-	}
+	autoload_only(skel->obj, names, nr);
 	return skel;
 }
 
@@ -168,7 +141,7 @@ static struct bpf_link *dyn_attach(struct bpf_program *prog)
 	return link;
 }
 
-static void check_count(const char *what, const struct dyn_count *c,
+static void check_count(const char *what, const struct htab_count *c,
 			__u64 tries)
 {
 	CHECK(c->tries != tries, what, "%llu tried, expected %llu\n",
@@ -202,7 +175,7 @@ static void test_syscall(void)
 {
 	int fd, i, err, bad = 0, fails = 0;
 
-	fd = create(sizeof(struct dyn_val), NR_STEPS, 0);
+	fd = create(sizeof(struct htab_val), NR_STEPS, 0);
 	if (CHECK(fd < 0, "create", "errno %d\n", errno))
 		return;
 	for (i = 0; i < NR_STEPS; i++) {
@@ -236,7 +209,7 @@ static void test_syscall(void)
 static void test_batch(void)
 {
 	DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, opts);
-	struct dyn_val *vals = NULL;
+	struct htab_val *vals = NULL;
 	__u32 token, nr = NR_BATCH;
 	__u64 *keys = NULL;
 	int fd, i, err, bad = 0;
@@ -273,7 +246,7 @@ static void test_batch(void)
 	for (; i < NR_BATCH; i++)
 		bad += !holds(fd, i, 1);
 	for (i = 0; i < nr; i++) {
-		struct dyn_val want;
+		struct htab_val want;
 
 		fill(&want, keys[i], 1);
 		bad += keys[i] < NR_BATCH / 2 ||
@@ -301,7 +274,7 @@ static void test_max_entries(void)
 		max = sizes[n];
 		fails = 0;
 		bad = 0;
-		fd = create(sizeof(struct dyn_val), max, 0);
+		fd = create(sizeof(struct htab_val), max, 0);
 		if (CHECK(fd < 0, "create", "errno %d\n", errno))
 			break;
 		for (i = 0; i < max; i++) {
@@ -376,7 +349,7 @@ static void test_max_entries_race(void)
 	for (n = 0; n < ARRAY_SIZE(sizes); n++) {
 		max = sizes[n];
 		ok = 0;
-		fd = create(sizeof(struct dyn_val), max, 0);
+		fd = create(sizeof(struct htab_val), max, 0);
 		if (CHECK(fd < 0, "create", "errno %d\n", errno))
 			break;
 		for (i = 0; i < nr_cpus; i++) {
@@ -494,20 +467,6 @@ static void test_irqoff_burst(void)
 	CHECK(i != 16, "contents", "%d elements, expected 16\n", i);
 out:
 	htab_dynamic__destroy(skel);
-}
-
-static int open_clock(int tid, int cpu, int freq)
-{
-	struct perf_event_attr attr = {
-		.size = sizeof(attr),
-		.type = PERF_TYPE_SOFTWARE,
-		.config = PERF_COUNT_SW_CPU_CLOCK,
-		.freq = 1,
-		.sample_freq = freq,
-	};
-
-	return syscall(__NR_perf_event_open, &attr, tid, cpu, -1,
-		       PERF_FLAG_FD_CLOEXEC);
 }
 
 /* The clock's hrtimer runs the program in hardirq. */
@@ -694,7 +653,7 @@ static void test_free_busy(void)
 	for (i = 0; i < 32; i++) {
 		if (fd >= 0)
 			close(fd);
-		fd = create(sizeof(struct dyn_val), 1024, 0);
+		fd = create(sizeof(struct htab_val), 1024, 0);
 		if (CHECK(fd < 0, "create", "errno %d\n", errno))
 			break;
 		/* the outer map alone holds the one before */
@@ -732,9 +691,9 @@ out:
 
 #define NR_SLOTS	(NR_OWNERS * MAX_CPUS * SLOTS_PER_CPU)
 
-static struct dyn_slot *slot_nr(struct htab_dynamic *skel, int i)
+static struct htab_slot *slot_nr(struct htab_dynamic *skel, int i)
 {
-	return (struct dyn_slot *)skel->bss->slots + i;
+	return (struct htab_slot *)skel->bss->slots + i;
 }
 
 /* Find keys for the slots such that no two of them, nor a hot key, are in one
@@ -742,18 +701,15 @@ static struct dyn_slot *slot_nr(struct htab_dynamic *skel, int i)
  */
 static void choose_keys(struct htab_dynamic *skel)
 {
-	__u32 b, nr = bpf_map__max_entries(skel->maps.dyn);
+	__u32 nr = bpf_map__max_entries(skel->maps.dyn);
 	bool *taken = calloc(nr, sizeof(*taken));
 	__u64 key = SLOT_BASE;
 	int i;
 
 	for (i = 0; i < NR_HOT; i++)
-		taken[bucket(HOT_BASE + i, nr)] = true;
+		take_bucket(taken, nr, HOT_BASE + i);
 	for (i = 0; i < NR_SLOTS; i++) {
-		do {
-			b = bucket(++key, nr);
-		} while (taken[b]);
-		taken[b] = true;
+		key = take_bucket(taken, nr, key + 1);
 		slot_nr(skel, i)->key = key;
 	}
 	free(taken);
@@ -766,7 +722,7 @@ static int check_slots(struct htab_dynamic *skel, __u64 hot_gens)
 	__u64 gen;
 
 	for (i = 0; i < NR_SLOTS; i++) {
-		struct dyn_slot *s = slot_nr(skel, i);
+		struct htab_slot *s = slot_nr(skel, i);
 
 		bad += s->gen ? !holds(fd, s->key, s->gen) : !lacks(fd, s->key);
 		nr += !!s->gen;
@@ -794,8 +750,8 @@ static int check_slots(struct htab_dynamic *skel, __u64 hot_gens)
  */
 static void check_nested(struct htab_dynamic *skel, int owner)
 {
-	struct dyn_count *hot = &skel->bss->hot[owner];
-	struct dyn_count *own = &skel->bss->own[owner];
+	struct htab_count *hot = &skel->bss->hot[owner];
+	struct htab_count *own = &skel->bss->own[owner];
 
 	CHECK(!own->tries, "nested", "none tried, expected some\n");
 	check_count("nested", own, own->tries);
@@ -872,7 +828,7 @@ static void test_reentry(void)
 static void test_reentry_deep(void)
 {
 	struct htab_dynamic *skel;
-	struct dyn_count *own;
+	struct htab_count *own;
 	int err, fd, i;
 
 	if (verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
@@ -996,7 +952,7 @@ static int stop_hammers(struct htab_dynamic *skel, struct hammer *h, int nr,
 			bool *stop)
 {
 	int fd = bpf_map__fd(skel->maps.dyn), i, n = 0, bad = 0;
-	struct dyn_count *c;
+	struct htab_count *c;
 
 	WRITE_ONCE(*stop, true);
 	while (nr--) {
@@ -1152,18 +1108,13 @@ static struct bpf_link *attach_kprobe_at(struct bpf_program *prog,
 {
 	struct perf_event_attr attr = {
 		.size = sizeof(attr),
+		.type = kprobe_type(),
 		.config1 = ptr_to_u64(func),
 		.config2 = offset,
 	};
 	struct bpf_link *link;
-	FILE *f;
 	int pfd;
 
-	f = fopen("/sys/bus/event_source/devices/kprobe/type", "r");
-	if (!f || fscanf(f, "%u", &attr.type) != 1)
-		attr.type = PERF_TYPE_MAX;
-	if (f)
-		fclose(f);
 	pfd = syscall(__NR_perf_event_open, &attr, -1, 0, -1,
 		      PERF_FLAG_FD_CLOEXEC);
 	if (pfd < 0)
@@ -1184,7 +1135,7 @@ static void test_nmi_kprobe(void)
 	static const char func[] = "htab_map_update_elem";
 	int run, offset, nr, fails = 0, places = 0;
 	struct htab_dynamic *skel;
-	struct dyn_count *hot;
+	struct htab_count *hot;
 	struct bpf_link *link;
 	cpu_set_t old;
 	__u64 hits;

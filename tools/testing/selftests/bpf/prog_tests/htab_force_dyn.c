@@ -2,8 +2,10 @@
 /* The sysctl kernel.bpf_force_dyn_alloc: hash maps are dynamic, whatever their
  * flags say, and nobody who looks at these notices.
  */
+#define _GNU_SOURCE
 #include <sys/stat.h>
 #include <test_progs.h>
+#include "htab_helpers.h"
 
 #define SYSCTL	"/proc/sys/kernel/bpf_force_dyn_alloc"
 #define PIN	"/sys/fs/bpf/htab_force_dyn"
@@ -51,19 +53,7 @@ static int create(enum bpf_map_type type, __u32 flags)
 /* What fdinfo says: 1 or 0, < 0: nothing */
 static int is_prealloc(int fd)
 {
-	char path[64], line[128];
-	int prealloc = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "prealloc: %d", &prealloc) == 1)
-			break;
-	fclose(f);
-	return prealloc;
+	return read_fdinfo(fd, "prealloc:");
 }
 
 static void test_values(void)

@@ -56,23 +56,22 @@ static const struct kind kinds[] = {
 		     "__copy_map_value_locked" } },
 };
 
-static void fill(const struct kind *kind, struct value *val, __u32 key,
-		 __u32 gen)
+static void fill_all(const struct kind *kind, struct value *val, __u32 key,
+		     __u32 gen)
 {
-	int i, cpu;
+	int cpu;
 
 	memset(val, 0, sizeof(*val));
 	for (cpu = 0; cpu < (kind->percpu ? bpf_num_possible_cpus() : 1); cpu++)
-		for (i = 0; i < 3; i++)
-			val->word[3 * cpu + kind->locked + i] =
-				LOCK_WORD(key, gen, i);
+		fill((void *)&val->word[NR_WORDS * cpu + kind->locked], key,
+		     gen);
 }
 
 static int set_elem(const struct kind *kind, int fd, __u32 key, __u32 gen)
 {
 	struct value val;
 
-	fill(kind, &val, key, gen);
+	fill_all(kind, &val, key, gen);
 	return bpf_map_update_elem(fd, &key, &val,
 				   kind->locked ? BPF_F_LOCK : BPF_ANY);
 }
@@ -86,10 +85,10 @@ static int gen_of(const struct kind *kind, const __u64 *word, __u32 key)
 
 	word += kind->locked;
 	for (gen = kind->percpu ? 0 : 1; gen < 3; gen++) {
-		for (i = 0; i < 3; i++)
-			if (word[i] != (gen ? LOCK_WORD(key, gen, i) : 0))
+		for (i = 0; i < NR_WORDS; i++)
+			if (word[i] != (gen ? HTAB_WORD(key, gen, i) : 0))
 				break;
-		if (i == 3)
+		if (i == NR_WORDS)
 			return gen;
 	}
 	return -1;
@@ -104,7 +103,7 @@ static bool torn(const struct kind *kind, int fd, __u32 key)
 				      kind->locked ? BPF_F_LOCK : 0))
 		return false;
 	for (cpu = 0; cpu < (kind->percpu ? bpf_num_possible_cpus() : 1); cpu++)
-		if (gen_of(kind, val.word + 3 * cpu, key) < 0)
+		if (gen_of(kind, val.word + NR_WORDS * cpu, key) < 0)
 			return true;
 	return false;
 }
@@ -142,20 +141,6 @@ static int probe(int type, unsigned long addr)
 		       PERF_FLAG_FD_CLOEXEC);
 }
 
-static int kprobe_type(void)
-{
-	int type = -1;
-	FILE *f;
-
-	f = fopen("/sys/bus/event_source/devices/kprobe/type", "r");
-	if (f) {
-		if (fscanf(f, "%d", &type) != 1)
-			type = -1;
-		fclose(f);
-	}
-	return type;
-}
-
 /* Insert, replace and delete the hot key, and evict or delete others. */
 static int churn(const struct kind *kind, int fd, __u32 round)
 {
@@ -187,16 +172,11 @@ static void check_count(const char *what, const struct lock_count *c, bool busy)
 static struct htab_locks *open_with(const char *name1, const char *name2)
 {
 	struct htab_locks *skel = htab_locks__open();
-	struct bpf_program *prog;
+	const char *const names[] = { name1, name2 };
 
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return NULL;
-	bpf_object__for_each_program(prog, skel->obj) {
-		const char *name = bpf_program__name(prog);
-
-		bpf_program__set_autoload(prog, !strcmp(name, name1) ||
-					  (name2 && !strcmp(name, name2)));
-	}
+	autoload_only(skel->obj, names, name2 ? 2 : 1);
 	return skel;
 }
 

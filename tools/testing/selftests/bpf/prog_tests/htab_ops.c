@@ -24,18 +24,10 @@ static enum bpf_map_type hash_type(bool percpu)
 	return percpu ? BPF_MAP_TYPE_PERCPU_HASH : BPF_MAP_TYPE_HASH;
 }
 
-static void fill(struct ops_val *val, __u64 key, __u64 gen)
-{
-	int i;
-
-	for (i = 0; i < NR_WORDS; i++)
-		val->v[i] = OPS_WORD(key, gen, i);
-}
-
 /* The same value for all CPUs */
 static int set_elem(int fd, int nr, __u64 key, __u64 gen, __u64 flags)
 {
-	struct ops_val vals[nr];
+	struct htab_val vals[nr];
 	int i;
 
 	for (i = 0; i < nr; i++)
@@ -43,9 +35,9 @@ static int set_elem(int fd, int nr, __u64 key, __u64 gen, __u64 flags)
 	return bpf_map_update_elem(fd, &key, vals, flags) ? -errno : 0;
 }
 
-static bool is_set(const struct ops_val *vals, int nr, __u64 key, __u64 gen)
+static bool is_set(const struct htab_val *vals, int nr, __u64 key, __u64 gen)
 {
-	struct ops_val want;
+	struct htab_val want;
 	int i;
 
 	fill(&want, key, gen);
@@ -57,7 +49,7 @@ static bool is_set(const struct ops_val *vals, int nr, __u64 key, __u64 gen)
 
 static bool holds(int fd, int nr, __u64 key, __u64 gen)
 {
-	struct ops_val vals[nr];
+	struct htab_val vals[nr];
 
 	return !bpf_map_lookup_elem(fd, &key, vals) &&
 	       is_set(vals, nr, key, gen);
@@ -65,7 +57,7 @@ static bool holds(int fd, int nr, __u64 key, __u64 gen)
 
 static bool lacks(int fd, int nr, __u64 key)
 {
-	struct ops_val vals[nr];
+	struct htab_val vals[nr];
 
 	return bpf_map_lookup_elem(fd, &key, vals) && errno == ENOENT;
 }
@@ -74,13 +66,10 @@ static bool lacks(int fd, int nr, __u64 key)
 static struct htab_ops *open_with(const char *name)
 {
 	struct htab_ops *skel = htab_ops__open();
-	struct bpf_program *prog;
 
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return NULL;
-	bpf_object__for_each_program(prog, skel->obj)
-		bpf_program__set_autoload(prog,
-					  !strcmp(bpf_program__name(prog), name));
+	autoload_only(skel->obj, &name, 1);
 	return skel;
 }
 
@@ -210,7 +199,7 @@ static void test_batch(bool percpu)
 	int fd, i, err, bad = 0, nv = nr_vals(percpu);
 	DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, opts);
 	__u32 nr, token, total = 0;
-	struct ops_val *vals;
+	struct htab_val *vals;
 	__u64 *keys;
 
 	fd = bpf_create_map(hash_type(percpu), sizeof(*keys), sizeof(*vals),
@@ -402,7 +391,7 @@ static void test_walk(bool percpu)
 
 	job.nr_vals = nr_vals(percpu);
 	job.fd = bpf_create_map(hash_type(percpu), sizeof(__u64),
-				sizeof(struct ops_val), WALK_ENTRIES,
+				sizeof(struct htab_val), WALK_ENTRIES,
 				BPF_F_NO_PREALLOC);
 	if (CHECK(job.fd < 0, "create", "errno %d\n", errno))
 		return;
@@ -460,7 +449,7 @@ static long node_kb(int node, const char *kind)
 /* Elements lie on the node that the map's creator wants, whoever adds them */
 static void test_numa_node(void)
 {
-	const int nr = 16384, kb = nr * sizeof(struct ops_val) / 1024;
+	const int nr = 16384, kb = nr * sizeof(struct htab_val) / 1024;
 	int node, i, err, cpus[MAX_CPUS];
 	struct htab_ops *skel;
 	long before[2], grown[2];
@@ -633,13 +622,13 @@ static bool try_value(int fd, __u64 *val, __u64 *buf, int size, int nr)
 
 	for (key = 0; key < 3; key++) {
 		for (i = 0; i < size * nr / 8; i++)
-			val[i] = OPS_WORD(key, 1, i);
+			val[i] = HTAB_WORD(key, 1, i);
 		if (bpf_map_update_elem(fd, &key, val, BPF_NOEXIST))
 			return false;
 	}
 	key = 1;
 	for (i = 0; i < size * nr / 8; i++)
-		val[i] = OPS_WORD(key, 2, i);
+		val[i] = HTAB_WORD(key, 2, i);
 	if (bpf_map_update_elem(fd, &key, val, BPF_EXIST))
 		return false;
 	key = 0;
@@ -651,7 +640,7 @@ static bool try_value(int fd, __u64 *val, __u64 *buf, int size, int nr)
 		if (bpf_map_lookup_elem(fd, &key, buf))
 			return false;
 		for (i = 0; i < size * nr / 8; i++)
-			if (buf[i] != OPS_WORD(key, key == 1 ? 2 : 1, i))
+			if (buf[i] != HTAB_WORD(key, key == 1 ? 2 : 1, i))
 				return false;
 	}
 	return true;
@@ -731,7 +720,7 @@ static void test_inner_pointer(void)
 	bpf_map_delete_elem(job.fd, &zero);
 	for (i = 0; i < ARRAY_SIZE(job.fds); i++) {
 		key = 0;
-		val = OPS_WORD(1ULL, 1, 0) << 8 | i;
+		val = HTAB_WORD(1ULL, 1, 0) << 8 | i;
 		job.fds[i] = bpf_create_map(BPF_MAP_TYPE_HASH, sizeof(__u64),
 					    sizeof(__u64), 64,
 					    BPF_F_NO_PREALLOC);
@@ -754,7 +743,7 @@ static void test_inner_pointer(void)
 			if (bpf_map_lookup_elem(job.fds[i], &key, &val))
 				continue;
 			n++;
-			bad += val != (key ? : OPS_WORD(1ULL, 1, 0) << 8 | i);
+			bad += val != (key ? : HTAB_WORD(1ULL, 1, 0) << 8 | i);
 		}
 		bad += n != nr_elems(job.fds[i]);
 		close(job.fds[i]);

@@ -9,9 +9,6 @@
 #include "progs/htab_reentry.h"
 #include "htab_reentry.skel.h"
 
-#define ATTR __always_inline
-#include "progs/test_jhash.h"
-
 #define NR_KEYS		256
 #define CGROUP		"/htab_reentry"
 #define THREAD_BASE	0x300000000ULL
@@ -119,18 +116,10 @@ struct run {
 
 #define ALL_CPUS	-1
 
-static void fill(struct re_val *val, __u64 key, __u64 gen)
-{
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(val->v); i++)
-		val->v[i] = RE_WORD(key, gen, i);
-}
-
 /* Does the map hold this, in the value of @cpu, with zeros for the others? */
 static bool holds(struct run *r, __u64 key, __u64 gen, int cpu)
 {
-	struct re_val vals[r->nr_vals], want, zero = {};
+	struct htab_val vals[r->nr_vals], want, zero = {};
 	int i;
 
 	if (bpf_map_lookup_elem(r->fd, &key, vals))
@@ -147,14 +136,14 @@ static bool holds(struct run *r, __u64 key, __u64 gen, int cpu)
 
 static bool lacks(struct run *r, __u64 key)
 {
-	struct re_val vals[r->nr_vals];
+	struct htab_val vals[r->nr_vals];
 
 	return bpf_map_lookup_elem(r->fd, &key, vals) && errno == ENOENT;
 }
 
 static int set_elem(struct run *r, __u64 key, __u64 gen, __u64 flags)
 {
-	struct re_val vals[r->nr_vals];
+	struct htab_val vals[r->nr_vals];
 	int i;
 
 	for (i = 0; i < r->nr_vals; i++)
@@ -212,22 +201,15 @@ static void *churn(void *arg)
 static void choose_keys(struct run *r)
 {
 	static bool taken[NR_BUCKETS];
-	__u64 key, next = 1;
+	__u64 key = 0;
 	int i, k;
-	__u32 b;
 
 	memset(taken, 0, sizeof(taken));
-	for (i = 0; i < NR_HOT; i++) {
-		key = HOT_BASE + i;
-		taken[jhash(&key, sizeof(key), 0) % NR_BUCKETS] = true;
-	}
+	for (i = 0; i < NR_HOT; i++)
+		take_bucket(taken, NR_BUCKETS, HOT_BASE + i);
 	for (i = 0; i < MAX_CPUS; i++) {
 		for (k = 0; k < SLOTS_PER_CPU; k++) {
-			do {
-				key = next++;
-				b = jhash(&key, sizeof(key), 0) % NR_BUCKETS;
-			} while (taken[b]);
-			taken[b] = true;
+			key = take_bucket(taken, NR_BUCKETS, key + 1);
 			r->skel->bss->slots[i][k].key = key;
 		}
 	}
@@ -290,7 +272,7 @@ static bool prepare(struct run *r)
  */
 static void check_counts(struct run *r)
 {
-	struct re_count *c = &r->skel->bss->run;
+	struct htab_count *c = &r->skel->bss->run;
 
 	CHECK(!c->tries || c->ok != c->tries, "programs",
 	      "%llu of %llu succeeded (-EBUSY %llu, -ENOMEM %llu, other %llu), expected all\n",
@@ -305,9 +287,9 @@ static void check_counts(struct run *r)
 	      c->ok, c->tries, c->busy, c->nomem, c->other);
 }
 
-static bool is_hot_right(struct run *r, __u64 key, const struct re_val *vals)
+static bool is_hot_right(struct run *r, __u64 key, const struct htab_val *vals)
 {
-	struct re_val want[2], zero = {};
+	struct htab_val want[2], zero = {};
 	int i;
 
 	fill(&want[0], key, 1);
@@ -322,13 +304,13 @@ static bool is_hot_right(struct run *r, __u64 key, const struct re_val *vals)
 
 static void check_contents(struct run *r)
 {
-	struct re_val vals[r->nr_vals];
+	struct htab_val vals[r->nr_vals];
 	int i, k, n, nr = 0, bad = 0;
 	__u64 key;
 
 	for (i = 0; i < MAX_CPUS; i++) {
 		for (k = 0; k < SLOTS_PER_CPU; k++) {
-			struct re_slot *s = &r->skel->bss->slots[i][k];
+			struct htab_slot *s = &r->skel->bss->slots[i][k];
 
 			bad += s->gen ? !holds(r, s->key, s->gen, i) :
 					!lacks(r, s->key);

@@ -159,14 +159,11 @@ static bool run_burst(struct htab_reserve *skel, int n)
 
 static struct htab_reserve *open_with(const char *prog)
 {
-	struct bpf_program *p;
-	struct htab_reserve *skel;
+	struct htab_reserve *skel = htab_reserve__open();
 
-	skel = htab_reserve__open();
 	if (CHECK(!skel, "open", "errno %d\n", errno))
 		return NULL;
-	bpf_object__for_each_program(p, skel->obj)
-		bpf_program__set_autoload(p, !strcmp(bpf_program__name(p), prog));
+	autoload_only(skel->obj, &prog, 1);
 	if (CHECK(htab_reserve__load(skel), "load", "errno %d\n", errno) ||
 	    CHECK(htab_reserve__attach(skel), "attach", "errno %d\n", errno)) {
 		htab_reserve__destroy(skel);
@@ -353,25 +350,6 @@ static bool write_file(const char *path, const char *s)
 	n = write(fd, s, strlen(s));
 	close(fd);
 	return n == strlen(s);
-}
-
-static long long read_number(const char *path, const char *key)
-{
-	long long n = -1;
-	char line[128];
-	FILE *f;
-
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f)) {
-		if (strncmp(line, key, strlen(key)))
-			continue;
-		n = atoll(line + strlen(key));
-		break;
-	}
-	fclose(f);
-	return n;
 }
 
 /* In a cgroup at its limit, syscalls take the place of page cache; when that is

@@ -15,15 +15,12 @@ static int duration;
 static void load_program(const char *name, struct htab_sleepable **skelp)
 {
 	struct htab_sleepable *skel = htab_sleepable__open();
-	struct bpf_program *prog;
 	int err;
 
 	*skelp = NULL;
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return;
-	bpf_object__for_each_program(prog, skel->obj)
-		bpf_program__set_autoload(prog, !strcmp(bpf_program__name(prog),
-							name));
+	autoload_only(skel->obj, &name, 1);
 	err = htab_sleepable__load(skel) ? : htab_sleepable__attach(skel);
 	if (CHECK(err, "load", "or attach %s: err %d\n", name, err)) {
 		htab_sleepable__destroy(skel);
@@ -177,19 +174,7 @@ static void test_verifier(void)
 /* Elements of a map that wait for a grace period, < 0: not told. */
 static int nr_waiting(int fd)
 {
-	char path[64], line[128];
-	int nr = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "elems_waiting: %d", &nr) == 1)
-			break;
-	fclose(f);
-	return nr;
+	return read_fdinfo(fd, "elems_waiting:");
 }
 
 /* Does nothing wait any more, within four seconds? */

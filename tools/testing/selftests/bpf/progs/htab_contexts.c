@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "vmlinux.h"
-#include <errno.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "htab_contexts.h"
+#include "htab_common.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_ZERO_SEED);
 	__uint(max_entries, NR_BUCKETS);
 	__type(key, __u64);
-	__type(value, struct ctx_val);
+	__type(value, struct htab_val);
 } hash SEC(".maps");
 
 struct {
@@ -18,7 +18,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_ZERO_SEED);
 	__uint(max_entries, NR_BUCKETS);
 	__type(key, __u64);
-	__type(value, struct ctx_val);
+	__type(value, struct htab_val);
 } percpu_hash SEC(".maps");
 
 struct inner_map {
@@ -26,7 +26,7 @@ struct inner_map {
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_ZERO_SEED);
 	__uint(max_entries, NR_BUCKETS);
 	__type(key, __u64);
-	__type(value, struct ctx_val);
+	__type(value, struct htab_val);
 } inner1 SEC(".maps"), inner2 SEC(".maps");
 
 struct {
@@ -46,51 +46,14 @@ __u64 keys[MAX_CPUS][MAX_STEPS];
 
 /* results */
 __u32 steps[MAX_CPUS];
-__u64 wrong;	/* lookups that did not find what they should */
 __u64 absent;	/* runs without an inner map */
 __u64 spent;	/* runs with interrupts off that met -ENOMEM */
-struct ctx_count updates;
-struct ctx_count deletes;
+struct htab_count updates;
+struct htab_count deletes;
 
 static __always_inline bool other_task(void)
 {
 	return bpf_get_current_pid_tgid() >> 32 != pid;
-}
-
-static __always_inline void fill(struct ctx_val *val, __u64 key, __u64 gen)
-{
-	int i;
-
-#pragma unroll
-	for (i = 0; i < NR_WORDS; i++)
-		val->v[i] = CTX_WORD(key, gen, i);
-}
-
-/* Maps return an int: the upper half of what the helper returns is not set. */
-static __always_inline void count(struct ctx_count *c, int err)
-{
-	__sync_fetch_and_add(&c->tries, 1);
-	if (!err)
-		__sync_fetch_and_add(&c->ok, 1);
-	else if (err == -EBUSY)
-		__sync_fetch_and_add(&c->busy, 1);
-	else if (err == -ENOMEM)
-		__sync_fetch_and_add(&c->nomem, 1);
-}
-
-static __always_inline void look(void *map, __u64 key, __u64 gen)
-{
-	struct ctx_val *val = bpf_map_lookup_elem(map, &key);
-	bool bad = !val != !gen;
-	int i;
-
-	if (val && gen) {
-#pragma unroll
-		for (i = 0; i < NR_WORDS; i++)
-			bad |= val->v[i] != CTX_WORD(key, gen, i);
-	}
-	if (bad)
-		__sync_fetch_and_add(&wrong, 1);
 }
 
 /* Insert this CPU's next key and replace it, delete every other one. Look each
@@ -100,7 +63,7 @@ static __always_inline void look(void *map, __u64 key, __u64 gen)
 static __always_inline void step(void *map, bool irqoff)
 {
 	__u32 cpu = bpf_get_smp_processor_id(), nr;
-	struct ctx_val val;
+	struct htab_val val;
 	int err, err2;
 	__u64 key;
 
@@ -143,7 +106,7 @@ spent:
 static __always_inline void step_once(void *map)
 {
 	__u32 nr = steps[0];
-	struct ctx_val val;
+	struct htab_val val;
 	__u64 key;
 
 	if (nr >= MAX_STEPS)

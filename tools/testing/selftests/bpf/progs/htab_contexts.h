@@ -3,13 +3,7 @@
 #define __HTAB_CONTEXTS_H
 
 #define NR_WORDS	8
-
-struct ctx_val {
-	__u64 v[NR_WORDS];
-};
-
-/* every word of a value tells the key it belongs to, and which write it was */
-#define CTX_WORD(key, gen, i)	(((key) << 24) ^ ((__u64)(gen) << 4) ^ (i))
+#include "htab_val.h"
 
 #define MAX_CPUS	8	/* power of two */
 #define MAX_STEPS	128	/* of one CPU; power of two */
@@ -17,13 +11,5 @@ struct ctx_val {
 
 /* so many that each key can have a bucket of its own */
 #define NR_BUCKETS	16384
-
-/* what the operations of one kind came to */
-struct ctx_count {
-	__u64 tries;
-	__u64 ok;
-	__u64 busy;
-	__u64 nomem;
-};
 
 #endif

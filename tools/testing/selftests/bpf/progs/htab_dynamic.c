@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "vmlinux.h"
-#include <errno.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "htab_common.h"
 #include "htab_dynamic.h"
 
 #define MAX_LOOP	512
@@ -12,7 +12,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_ZERO_SEED);
 	__uint(max_entries, 8192);
 	__type(key, __u64);
-	__type(value, struct dyn_val);
+	__type(value, struct htab_val);
 } dyn SEC(".maps");
 
 struct inner_map {
@@ -20,7 +20,7 @@ struct inner_map {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1024);
 	__type(key, __u64);
-	__type(value, struct dyn_val);
+	__type(value, struct htab_val);
 } inner SEC(".maps");
 
 struct {
@@ -41,18 +41,17 @@ __u64 burst;
 __u64 burst_first;
 __u64 hot_key;
 __u32 max_depth = 1;
-struct dyn_slot slots[NR_OWNERS][MAX_CPUS][SLOTS_PER_CPU];
+struct htab_slot slots[NR_OWNERS][MAX_CPUS][SLOTS_PER_CPU];
 
 /* results */
 __u64 steps;
-__u64 wrong;	/* lookups that did not find what they should */
 __u64 absent;	/* runs without an inner map */
 __u64 hits;
 __u64 deepest;
-struct dyn_count updates;
-struct dyn_count deletes;
-struct dyn_count hot[NR_OWNERS];
-struct dyn_count own[NR_OWNERS];
+struct htab_count updates;
+struct htab_count deletes;
+struct htab_count hot[NR_OWNERS];
+struct htab_count own[NR_OWNERS];
 
 __u32 depth[MAX_CPUS];
 __u64 turn[NR_OWNERS][MAX_CPUS];
@@ -62,48 +61,10 @@ static __always_inline bool other_task(void)
 	return bpf_get_current_pid_tgid() >> 32 != pid;
 }
 
-static __always_inline void fill(struct dyn_val *val, __u64 key, __u64 gen)
-{
-	val->v[0] = DYN_WORD(key, gen, 0);
-	val->v[1] = DYN_WORD(key, gen, 1);
-	val->v[2] = DYN_WORD(key, gen, 2);
-	val->v[3] = DYN_WORD(key, gen, 3);
-}
-
-/* Maps return an int: the upper half of what the helper returns is not set. */
-static __always_inline int count(struct dyn_count *c, int err)
-{
-	__sync_fetch_and_add(&c->tries, 1);
-	if (!err)
-		__sync_fetch_and_add(&c->ok, 1);
-	else if (err == -EBUSY)
-		__sync_fetch_and_add(&c->busy, 1);
-	else if (err == -ENOMEM)
-		__sync_fetch_and_add(&c->nomem, 1);
-	else
-		__sync_fetch_and_add(&c->other, 1);
-	return err;
-}
-
-static __always_inline void look(void *map, __u64 key, __u64 gen)
-{
-	struct dyn_val *val = bpf_map_lookup_elem(map, &key);
-
-	if (!gen) {
-		if (val)
-			__sync_fetch_and_add(&wrong, 1);
-	} else if (!val || val->v[0] != DYN_WORD(key, gen, 0) ||
-		   val->v[1] != DYN_WORD(key, gen, 1) ||
-		   val->v[2] != DYN_WORD(key, gen, 2) ||
-		   val->v[3] != DYN_WORD(key, gen, 3)) {
-		__sync_fetch_and_add(&wrong, 1);
-	}
-}
-
 /* Insert a key and replace it; delete it when it is odd. Look each time. */
 static __always_inline void step(void *map, __u64 key)
 {
-	struct dyn_val val;
+	struct htab_val val;
 
 	fill(&val, key, 1);
 	count(&updates, bpf_map_update_elem(map, &key, &val, BPF_NOEXIST));
@@ -147,8 +108,8 @@ static __always_inline int inner_step(void)
 static __always_inline void nested(int owner, __u32 cpu)
 {
 	__u64 key = hot_key, nr = ++turn[owner][cpu];
-	struct dyn_slot *slot;
-	struct dyn_val val;
+	struct htab_slot *slot;
+	struct htab_val val;
 
 	fill(&val, key, 2);
 	count(&hot[owner], bpf_map_update_elem(&dyn, &key, &val, BPF_ANY));
@@ -225,7 +186,7 @@ static __always_inline int inner_any(void)
 {
 	__u32 zero = 0, cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
 	__u64 key, nr = ++turn[OWNER_LOW][cpu];
-	struct dyn_val val;
+	struct htab_val val;
 	void *map;
 
 	if (other_task())
@@ -253,7 +214,7 @@ SEC("raw_tp/sched_switch")
 int burst_irqoff(void *ctx)
 {
 	__u64 i, key, nr = burst;
-	struct dyn_val val;
+	struct htab_val val;
 
 	if (other_task() || !nr)
 		return 0;
@@ -273,7 +234,7 @@ int burst_irqoff(void *ctx)
 SEC("raw_tp/htab_dynamic_run")
 int BPF_PROG(run, __u64 first, __u64 nr, __u64 mask)
 {
-	struct dyn_val val;
+	struct htab_val val;
 	__u64 i, key;
 
 	for (i = 0; i < MAX_LOOP && i < nr; i++) {
@@ -309,8 +270,8 @@ SEC("fentry/htab_map_update_elem")
 int BPF_PROG(reenter_deep)
 {
 	__u32 level, cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
-	struct dyn_slot *slot;
-	struct dyn_val val;
+	struct htab_slot *slot;
+	struct htab_val val;
 	__u64 key;
 
 	if (other_task() || depth[cpu] >= max_depth)

@@ -2,13 +2,8 @@
 #ifndef __HTAB_DYNAMIC_H
 #define __HTAB_DYNAMIC_H
 
-/* with the key this makes an element of 64 bytes, if the head takes 24 */
-struct dyn_val {
-	__u64 v[4];
-};
-
-/* every word of a value tells the key it belongs to, and which write it was */
-#define DYN_WORD(key, gen, i)	(((key) << 24) ^ ((__u64)(gen) << 2) ^ (i))
+/* with the key, values of four words make elements of 64 bytes */
+#include "htab_val.h"
 
 #define STEPS_PER_EXEC	16
 
@@ -20,21 +15,6 @@ enum {
 	OWNER_LOW,	/* fentry, kprobe, perf_event */
 	OWNER_NMI,	/* programs that run in NMI only */
 	NR_OWNERS,
-};
-
-/* a key that only the programs of one CPU and owner write */
-struct dyn_slot {
-	__u64 key;
-	__u64 gen;	/* of the last write that succeeded, 0: deleted */
-};
-
-/* what the operations of one kind came to */
-struct dyn_count {
-	__u64 tries;
-	__u64 ok;
-	__u64 busy;
-	__u64 nomem;
-	__u64 other;
 };
 
 #endif

@@ -9,14 +9,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_ENTRIES);
 	__type(key, __u32);
-	__type(value, struct lock_val);
+	__type(value, struct htab_val);
 } hash SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_ENTRIES);
 	__type(key, __u32);
-	__type(value, struct lock_val);
+	__type(value, struct htab_val);
 } lru SEC(".maps");
 
 struct {
@@ -24,20 +24,20 @@ struct {
 	__uint(map_flags, BPF_F_NO_COMMON_LRU);
 	__uint(max_entries, MAX_ENTRIES);
 	__type(key, __u32);
-	__type(value, struct lock_val);
+	__type(value, struct htab_val);
 } lru_lists SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
 	__uint(max_entries, MAX_ENTRIES);
 	__type(key, __u32);
-	__type(value, struct lock_val);
+	__type(value, struct htab_val);
 } lru_percpu SEC(".maps");
 
 struct locked_val {
 	struct bpf_spin_lock lock;
 	__u32 unused;
-	struct lock_val val;
+	struct htab_val val;
 };
 
 struct {
@@ -82,13 +82,6 @@ static __always_inline int count(struct lock_count *c, int err)
 	return err;
 }
 
-static __always_inline void fill(struct lock_val *val, __u32 key, __u32 gen)
-{
-	val->v[0] = LOCK_WORD(key, gen, 0);
-	val->v[1] = LOCK_WORD(key, gen, 1);
-	val->v[2] = LOCK_WORD(key, gen, 2);
-}
-
 static __always_inline bool enter(__u32 cpu)
 {
 	if (bpf_get_current_pid_tgid() >> 32 != pid || depth[cpu])
@@ -105,7 +98,7 @@ static __always_inline int nested(void *map)
 {
 	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
 	__u32 key = hot_key;
-	struct lock_val val;
+	struct htab_val val;
 	int err;
 
 	if (!enter(cpu))

@@ -5,12 +5,8 @@
 #define MAX_ENTRIES	256
 #define MAX_CPUS	128	/* power of two */
 
-struct lock_val {
-	__u64 v[3];
-};
-
-/* every word of a value tells the key it belongs to, and which write it was */
-#define LOCK_WORD(key, gen, i)	(((__u64)(key) << 24) ^ ((gen) << 2) ^ (i))
+#define NR_WORDS	3
+#include "htab_val.h"
 
 #define OWN_KEY		200
 #define NR_OWN		8	/* power of two */

@@ -10,7 +10,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, WALK_ENTRIES);
 	__type(key, __u64);
-	__type(value, struct ops_val);
+	__type(value, struct htab_val);
 } hash SEC(".maps");
 
 struct {
@@ -18,7 +18,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, WALK_ENTRIES);
 	__type(key, __u64);
-	__type(value, struct ops_val);
+	__type(value, struct htab_val);
 } percpu_hash SEC(".maps");
 
 struct locked_val {
@@ -71,16 +71,7 @@ __u64 other;
 __u64 absent;
 __u32 turn[MAX_CPUS];
 
-static __always_inline void fill(struct ops_val *val, __u64 key, __u64 gen)
-{
-	int i;
-
-#pragma unroll
-	for (i = 0; i < NR_WORDS; i++)
-		val->v[i] = OPS_WORD(key, gen, i);
-}
-
-static __always_inline int walk(__u64 *key, struct ops_val *val)
+static __always_inline int walk(__u64 *key, struct htab_val *val)
 {
 	int i;
 
@@ -96,7 +87,7 @@ static __always_inline int walk(__u64 *key, struct ops_val *val)
 	}
 	seen[*key & (NR_STABLE - 1)]++;
 	for (i = 0; i < NR_WORDS; i++)
-		if (val->v[i] != OPS_WORD(*key, 1, i))
+		if (val->v[i] != HTAB_WORD(*key, 1, i))
 			wrong++;
 	return 0;
 }
@@ -172,7 +163,7 @@ int write_inner(struct __sk_buff *skb)
 			continue;
 		}
 		val = bpf_map_lookup_elem(map, &zero);
-		if (!val || *val >> 8 != OPS_WORD(1ULL, 1, 0))
+		if (!val || *val >> 8 != HTAB_WORD(1ULL, 1, 0))
 			__sync_fetch_and_add(&wrong, 1);
 		if (bpf_map_update_elem(map, &key, &key, BPF_ANY))
 			__sync_fetch_and_add(&other, 1);
@@ -201,7 +192,7 @@ static __always_inline void count(int err)
 static __always_inline int insert(void *map)
 {
 	__u32 cpu = bpf_get_smp_processor_id(), i;
-	struct ops_val val;
+	struct htab_val val;
 	__u64 key;
 
 	if (!active || cpu >= MAX_CPUS)

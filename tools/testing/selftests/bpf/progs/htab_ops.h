@@ -3,13 +3,7 @@
 #define __HTAB_OPS_H
 
 #define NR_WORDS	8
-
-struct ops_val {
-	__u64 v[NR_WORDS];
-};
-
-/* every word of a value tells the key it belongs to, and which write it was */
-#define OPS_WORD(key, gen, i)	(((key) << 24) ^ ((__u64)(gen) << 4) ^ (i))
+#include "htab_val.h"
 
 #define MAX_CPUS	8	/* power of two */
 #define NR_STABLE	128	/* keys that nobody writes; power of two */

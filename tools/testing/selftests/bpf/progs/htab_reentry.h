@@ -2,12 +2,7 @@
 #ifndef __HTAB_REENTRY_H
 #define __HTAB_REENTRY_H
 
-struct re_val {
-	__u64 v[4];
-};
-
-/* every word of a value tells the key it belongs to, and which write it was */
-#define RE_WORD(key, gen, i)	(((key) << 24) ^ ((__u64)(gen) << 2) ^ (i))
+#include "htab_val.h"
 
 #define MAX_CPUS	8	/* power of two */
 #define MAX_FUNCS	8
@@ -18,20 +13,5 @@ struct re_val {
 #define RUN_KEYS	64
 
 #define NR_BUCKETS	8192
-
-/* a key that only the nested programs of one CPU write */
-struct re_slot {
-	__u64 key;
-	__u64 gen;	/* of the last write that succeeded, 0: deleted */
-};
-
-/* what the operations of one kind came to */
-struct re_count {
-	__u64 tries;
-	__u64 ok;
-	__u64 busy;
-	__u64 nomem;
-	__u64 other;
-};
 
 #endif

@@ -107,7 +107,7 @@ SEC("classifier")
 int NAME(run)(struct __sk_buff *skb)
 {
 	__u64 key, first = RUN_BASE + RUN_KEYS * bpf_get_smp_processor_id();
-	struct re_val val;
+	struct htab_val val;
 	int i;
 
 	for (i = 0; i < RUN_KEYS; i++) {
