@@ -80,6 +80,8 @@
 #define ALLOC_TRIES		8
 /* Who can wait does, also for reclaim, but nobody is killed for BPF memory */
 #define GFP_FILL		(GFP_KERNEL | __GFP_RETRY_MAYFAIL)
+/* An allocator's own state, charged to its creator as the objects are */
+#define GFP_STATE		(GFP_FILL | __GFP_ACCOUNT | __GFP_NOWARN)
 /* Who cannot wait leaves the last pages to those who reclaim */
 #define GFP_NOW			(GFP_NOWAIT | __GFP_NOMEMALLOC)
 
@@ -1364,7 +1366,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	u32 cached;
 	int cpu;
 
-	mc = kmem_cache_zalloc(cache_cache, GFP_KERNEL);
+	mc = kmem_cache_zalloc(cache_cache, GFP_STATE);
 	if (!mc)
 		return ERR_PTR(-ENOMEM);
 	mc->link_off = opts->link_off;
@@ -1382,7 +1384,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	mc->max_batch = max_t(u32, cached / 2, 1);
 	INIT_DELAYED_WORK(&mc->work, cache_work);
 
-	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, GFP_KERNEL | __GFP_NOWARN);
+	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, GFP_STATE);
 	if (!pcpu)
 		goto put_pool;
 	mc->pcpu = pcpu;

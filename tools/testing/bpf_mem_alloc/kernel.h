@@ -225,6 +225,7 @@ void free_percpu(void *ptr);
 #define __GFP_RETRY_MAYFAIL	0x4000U
 #define __GFP_NOMEMALLOC	0x10000U
 #define __GFP_NORETRY		0x1000U
+#define __GFP_ACCOUNT		0x400000U
 #define GFP_KERNEL		0xcc0U
 #define GFP_NOWAIT		0x800U
 #define NUMA_NO_NODE		(-1)

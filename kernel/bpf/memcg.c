@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory cgroup accounting of BPF maps and programs.
+ *
+ * What a task allocates when it creates a map or loads a program is charged to
+ * its memory cgroup by __GFP_ACCOUNT. What a map allocates later is charged to
+ * the cgroup of the map's creator: the updater may be an interrupt, or a
+ * program that runs on behalf of no cgroup in particular.
+ *
+ * A map holds the obj_cgroup, not the mem_cgroup. When the cgroup is removed,
+ * the obj_cgroup turns to the parent and pins nothing.
+ */
+#include <linux/bpf.h>
+#include <linux/memcontrol.h>
+#include <linux/percpu.h>
+#include <linux/sched/mm.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+
+/* obj_cgroup_uncharge() counts bytes in 32 bits */
+#define UNCHARGE_MAX	SZ_1G
+
+static struct obj_cgroup *current_objcg(void)
+{
+	/* without accounting there may be no memory cgroups to look at */
+	return memcg_kmem_enabled() ? get_obj_cgroup_from_current() : NULL;
+}
+
+/**
+ * bpf_memcg_charge() - charge memory that __GFP_ACCOUNT cannot charge
+ * @size: bytes
+ *
+ * For pages that are mapped to user space, for which page->_mapcount is not
+ * free to say that they are charged, and for allocators without flags. The
+ * current task's memory cgroup is charged, or the one set as active.
+ *
+ * Context: May sleep.
+ * Return: what bpf_memcg_uncharge() wants with the same @size; NULL if nobody
+ * is charged; ERR_PTR(-ENOMEM) at the cgroup's limit.
+ */
+struct obj_cgroup *bpf_memcg_charge(u64 size)
+{
+	struct obj_cgroup *objcg;
+
+	if (size > SIZE_MAX)
+		return ERR_PTR(-ENOMEM);
+	objcg = current_objcg();
+	if (objcg && obj_cgroup_charge(objcg, GFP_BPF, size)) {
+		obj_cgroup_put(objcg);
+		return ERR_PTR(-ENOMEM);
+	}
+	return objcg;
+}
+
+/**
+ * bpf_memcg_uncharge() - undo bpf_memcg_charge()
+ * @objcg: what it returned
+ * @size: bytes, as they were charged
+ *
+ * Context: Any but NMI.
+ */
+void bpf_memcg_uncharge(struct obj_cgroup *objcg, u64 size)
+{
+	if (!objcg)
+		return;
+	for (; size > UNCHARGE_MAX; size -= UNCHARGE_MAX)
+		obj_cgroup_uncharge(objcg, UNCHARGE_MAX);
+	obj_cgroup_uncharge(objcg, size);
+	obj_cgroup_put(objcg);
+}
+
+/**
+ * bpf_memcg_get() - the memory cgroup that a new map will be charged to
+ *
+ * Return: a counted reference for bpf_memcg_put(), or NULL: nobody is charged.
+ */
+struct obj_cgroup *bpf_memcg_get(void)
+{
+	return current_objcg();
+}
+
+/**
+ * bpf_memcg_put() - drop what bpf_memcg_get() returned
+ * @objcg: the reference, may be NULL
+ *
+ * Context: Any.
+ */
+void bpf_memcg_put(struct obj_cgroup *objcg)
+{
+	if (objcg)
+		obj_cgroup_put(objcg);
+}
+
+static struct mem_cgroup *objcg_get_memcg(struct obj_cgroup *objcg)
+{
+	struct mem_cgroup *memcg;
+
+	/* a cgroup on its way out has handed @objcg to its parent */
+	rcu_read_lock();
+	do {
+		memcg = obj_cgroup_memcg(objcg);
+	} while (!css_tryget(&memcg->css));
+	rcu_read_unlock();
+	return memcg;
+}
+
+/**
+ * bpf_memcg_enter() - charge what follows to the creator of a map
+ * @objcg: the creator's, NULL: charge nobody
+ * @scope: for bpf_memcg_exit()
+ *
+ * Until bpf_memcg_exit(), allocations with __GFP_ACCOUNT are charged to @objcg
+ * and not to the current task. Scopes nest.
+ *
+ * Context: Any; both calls in the same one.
+ */
+void bpf_memcg_enter(struct obj_cgroup *objcg, struct bpf_memcg_scope *scope)
+{
+	scope->memcg = objcg ? objcg_get_memcg(objcg) : NULL;
+	scope->old = set_active_memcg(scope->memcg ?: root_mem_cgroup);
+}
+
+/**
+ * bpf_memcg_exit() - end what bpf_memcg_enter() began
+ * @scope: the same
+ */
+void bpf_memcg_exit(struct bpf_memcg_scope *scope)
+{
+	set_active_memcg(scope->old);
+	mem_cgroup_put(scope->memcg);
+}
+
+/* A memory cgroup lets __GFP_ATOMIC pass its limit: not for updates */
+static gfp_t map_gfp(gfp_t gfp)
+{
+	return (gfp & ~__GFP_ATOMIC) | __GFP_ACCOUNT;
+}
+
+/**
+ * bpf_map_kmalloc_node() - kmalloc_node() on the account of a map
+ * @map: its creator is charged
+ * @size: bytes
+ * @gfp: as for kmalloc_node(), __GFP_ACCOUNT is implied. With GFP_ATOMIC the
+ *	reserves of the machine may be used, the cgroup's limit holds.
+ * @node: NUMA node or NUMA_NO_NODE
+ *
+ * Context: As for kmalloc_node() with @gfp.
+ * Return: memory for kfree(), or NULL.
+ */
+void *bpf_map_kmalloc_node(const struct bpf_map *map, size_t size, gfp_t gfp,
+			   int node)
+{
+	struct bpf_memcg_scope scope;
+	void *ptr;
+
+	bpf_memcg_enter(map->objcg, &scope);
+	ptr = kmalloc_node(size, map_gfp(gfp), node);
+	bpf_memcg_exit(&scope);
+	return ptr;
+}
+
+/**
+ * bpf_map_alloc_percpu() - __alloc_percpu_gfp() on the account of a map
+ * @map: its creator is charged
+ * @size: bytes on each CPU
+ * @align: bytes
+ * @gfp: as for __alloc_percpu_gfp(), __GFP_ACCOUNT is implied
+ *
+ * Context: As for __alloc_percpu_gfp() with @gfp.
+ * Return: memory for free_percpu(), or NULL.
+ */
+void __percpu *bpf_map_alloc_percpu(const struct bpf_map *map, size_t size,
+				    size_t align, gfp_t gfp)
+{
+	struct bpf_memcg_scope scope;
+	void __percpu *ptr;
+
+	bpf_memcg_enter(map->objcg, &scope);
+	ptr = __alloc_percpu_gfp(size, align, map_gfp(gfp));
+	bpf_memcg_exit(&scope);
+	return ptr;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef __MEMCG_HELPERS_H
+#define __MEMCG_HELPERS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include "cgroup_helpers.h"
+
+/* Where setup_cgroup_environment() has the cgroups of a test */
+#define MEMCG_ROOT	"/mnt"
+#define MEMCG_WORK	MEMCG_ROOT "/cgroup-test-work-dir"
+#define MEMCG_CREATOR	MEMCG_WORK "/creator"
+#define MEMCG_UPDATER	MEMCG_WORK "/updater"
+#define MEMCG_OTHER	MEMCG_WORK "/other"
+
+/* What may differ between what is charged and what a map or program tells that
+ * it holds. Charges are made in pages, and each CPU may keep the rest of one: 4
+ * pages. Another 4 are for what a task has besides, like open files.
+ */
+#define MEMCG_SLACK	(8 * 4096)
+
+static inline bool memcg_write(const char *cgroup, const char *file,
+			       const char *line)
+{
+	char path[128];
+	int fd, n;
+
+	snprintf(path, sizeof(path), "%s/%s", cgroup, file);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return false;
+	n = write(fd, line, strlen(line));
+	close(fd);
+	return n == strlen(line);
+}
+
+/* The number after @key in a file, or -1 */
+static inline long long memcg_number(const char *cgroup, const char *file,
+				     const char *key)
+{
+	char path[128], line[128];
+	long long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", cgroup, file);
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, key, strlen(key)))
+			continue;
+		n = atoll(line + strlen(key));
+		break;
+	}
+	fclose(f);
+	return n;
+}
+
+static inline bool memcg_enter(const char *cgroup)
+{
+	return memcg_write(cgroup, "cgroup.procs", "0");
+}
+
+static inline bool memcg_leave(void)
+{
+	return memcg_enter(MEMCG_ROOT);
+}
+
+/* Each CPU has a stock of pages and bytes that it charged to one cgroup in
+ * advance. Take a page and some slab objects on the account of another.
+ */
+static inline void memcg_drain(void)
+{
+	cpu_set_t old, set;
+	int cpu, fds[2];
+	char *page;
+
+	if (sched_getaffinity(0, sizeof(old), &old) || !memcg_enter(MEMCG_OTHER))
+		return;
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &old))
+			continue;
+		CPU_ZERO(&set);
+		CPU_SET(cpu, &set);
+		if (sched_setaffinity(0, sizeof(set), &set))
+			continue;
+		if (!pipe(fds)) {
+			close(fds[0]);
+			close(fds[1]);
+		}
+		page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (page != MAP_FAILED)
+			munmap(page, 4096);
+	}
+	sched_setaffinity(0, sizeof(old), &old);
+	memcg_leave();
+}
+
+/* Bytes charged. Not for members of @cgroup: goes to the root cgroup. */
+static inline long long memcg_charged(const char *cgroup)
+{
+	memcg_drain();
+	return memcg_number(cgroup, "memory.current", "");
+}
+
+/* Waits until no more than @bytes are charged, for grace periods to pass.
+ * Returns what is charged then or after @ms.
+ */
+static inline long long memcg_wait(const char *cgroup, long long bytes, int ms)
+{
+	long long now;
+
+	do {
+		now = memcg_charged(cgroup);
+		if (now <= bytes)
+			break;
+		usleep(20000);
+		ms -= 30;
+	} while (ms > 0);
+	return now;
+}
+
+/* What is charged when nothing has been given back for a while */
+static inline long long memcg_settled(const char *cgroup)
+{
+	long long now = memcg_charged(cgroup), last;
+
+	do {
+		last = now;
+		usleep(300000);
+		now = memcg_charged(cgroup);
+	} while (now < last);
+	return now;
+}
+
+/* Whether kernel memory is charged at all. A test then expects nothing. */
+static inline bool memcg_kmem(void)
+{
+	char line[4096] = {};
+	int fd;
+
+	fd = open("/proc/cmdline", O_RDONLY);
+	if (fd < 0)
+		return true;
+	if (read(fd, line, sizeof(line) - 1) < 0)
+		line[0] = '\0';
+	close(fd);
+	return !strstr(line, "nokmem");
+}
+
+/* The cgroups of a test. Without the memory controller there are none. */
+static inline int memcg_setup(void)
+{
+	if (setup_cgroup_environment() ||
+	    mkdir(MEMCG_CREATOR, 0755) || mkdir(MEMCG_UPDATER, 0755) ||
+	    mkdir(MEMCG_OTHER, 0755))
+		return -1;
+	return !access(MEMCG_CREATOR "/memory.max", W_OK);
+}
+
+static inline void memcg_cleanup(void)
+{
+	cleanup_cgroup_environment();
+}
+
+static inline long long fdinfo_number(int fd, const char *key)
+{
+	char file[32];
+
+	snprintf(file, sizeof(file), "%d", fd);
+	return memcg_number("/proc/self/fdinfo", file, key);
+}
+
+#endif
