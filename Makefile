@@ -40,7 +40,7 @@ as-user:
 else
 
 .PHONY: help deps series tree refresh check-series kernel base-kernel \
-	debug-kernel selftests run shell test record-base clean
+	debug-kernel nomemcg-kernel selftests run shell test record-base clean
 
 help:
 	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
@@ -57,6 +57,7 @@ help:
 ## make kernel        build/obj: the series' kernel
 ## make base-kernel   build/obj-base: the base's
 ## make debug-kernel  build/obj-debug: the series' with lockdep, KASAN and the like
+## make nomemcg-kernel  build/obj-nomemcg: the series' without memory cgroups
 ## make selftests     build/selftests: the series' BPF selftests
 ## make shell         a shell in the series' kernel; vm/run --help tells more
 ## make deps          install the Debian packages that are missing
@@ -90,6 +91,9 @@ base-kernel: tree
 
 debug-kernel: tree
 	@vm/build $(tree) $(obj)-debug vm/series.config vm/debug.config
+
+nomemcg-kernel: tree
+	@vm/build $(tree) $(obj)-nomemcg vm/series.config vm/nomemcg.config
 
 selftests: kernel
 	@vm/selftests $(tree) $(obj) $(selftests)
