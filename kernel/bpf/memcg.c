@@ -17,8 +17,11 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
-/* obj_cgroup_uncharge() counts bytes in 32 bits */
+/* The kernel counts what it charges and has left of a page in 32 bits */
+#define CHARGE_MAX	U32_MAX
 #define UNCHARGE_MAX	SZ_1G
+/* What bpf_map_make_room() asks for: some updates' worth */
+#define ROOM		SZ_64K
 
 static struct obj_cgroup *current_objcg(void)
 {
@@ -42,7 +45,7 @@ struct obj_cgroup *bpf_memcg_charge(u64 size)
 {
 	struct obj_cgroup *objcg;
 
-	if (size > SIZE_MAX)
+	if (size > CHARGE_MAX)
 		return ERR_PTR(-ENOMEM);
 	objcg = current_objcg();
 	if (objcg && obj_cgroup_charge(objcg, GFP_BPF, size)) {
@@ -83,7 +86,7 @@ struct obj_cgroup *bpf_memcg_get(void)
  * bpf_memcg_put() - drop what bpf_memcg_get() returned
  * @objcg: the reference, may be NULL
  *
- * Context: Any.
+ * Context: Any but NMI.
  */
 void bpf_memcg_put(struct obj_cgroup *objcg)
 {
@@ -112,7 +115,7 @@ static struct mem_cgroup *objcg_get_memcg(struct obj_cgroup *objcg)
  * Until bpf_memcg_exit(), allocations with __GFP_ACCOUNT are charged to @objcg
  * and not to the current task. Scopes nest.
  *
- * Context: Any; both calls in the same one.
+ * Context: Any but NMI; both calls in the same one.
  */
 void bpf_memcg_enter(struct obj_cgroup *objcg, struct bpf_memcg_scope *scope)
 {
@@ -130,32 +133,56 @@ void bpf_memcg_exit(struct bpf_memcg_scope *scope)
 	mem_cgroup_put(scope->memcg);
 }
 
-/* A memory cgroup lets __GFP_ATOMIC pass its limit: not for updates */
-static gfp_t map_gfp(gfp_t gfp)
+/* Enters the scope of a map whose creator is charged. False: nobody is. */
+static bool map_enter(const struct bpf_map *map, gfp_t *gfp,
+		      struct bpf_memcg_scope *scope, unsigned int *pflags)
 {
-	return (gfp & ~__GFP_ATOMIC) | __GFP_ACCOUNT;
+	/* Charging in an NMI could corrupt the charges of what it interrupted */
+	if (!map->objcg || in_nmi()) {
+		*gfp &= ~__GFP_ACCOUNT;
+		return false;
+	}
+
+	/* A memory cgroup lets some beyond its limit: __GFP_ATOMIC, and tasks
+	 * that reclaim, whom a program may happen to interrupt.
+	 */
+	*gfp = (*gfp & ~__GFP_ATOMIC) | __GFP_ACCOUNT;
+	*pflags = current->flags;
+	if (!gfpflags_allow_blocking(*gfp))
+		current->flags &= ~PF_MEMALLOC;
+	bpf_memcg_enter(map->objcg, scope);
+	return true;
+}
+
+static void map_exit(struct bpf_memcg_scope *scope, unsigned int pflags)
+{
+	bpf_memcg_exit(scope);
+	current_restore_flags(pflags, PF_MEMALLOC);
 }
 
 /**
  * bpf_map_kmalloc_node() - kmalloc_node() on the account of a map
  * @map: its creator is charged
  * @size: bytes
- * @gfp: as for kmalloc_node(), __GFP_ACCOUNT is implied. With GFP_ATOMIC the
- *	reserves of the machine may be used, the cgroup's limit holds.
+ * @gfp: as for kmalloc_node(), __GFP_ACCOUNT is implied. The limit of the
+ *	cgroup holds also for GFP_ATOMIC.
  * @node: NUMA node or NUMA_NO_NODE
  *
- * Context: As for kmalloc_node() with @gfp.
+ * Context: As for kmalloc_node() with @gfp. Nobody is charged in NMI.
  * Return: memory for kfree(), or NULL.
  */
 void *bpf_map_kmalloc_node(const struct bpf_map *map, size_t size, gfp_t gfp,
 			   int node)
 {
 	struct bpf_memcg_scope scope;
+	unsigned int pflags;
+	bool charged;
 	void *ptr;
 
-	bpf_memcg_enter(map->objcg, &scope);
-	ptr = kmalloc_node(size, map_gfp(gfp), node);
-	bpf_memcg_exit(&scope);
+	charged = map_enter(map, &gfp, &scope, &pflags);
+	ptr = kmalloc_node(size, gfp, node);
+	if (charged)
+		map_exit(&scope, pflags);
 	return ptr;
 }
 
@@ -166,7 +193,7 @@ void *bpf_map_kmalloc_node(const struct bpf_map *map, size_t size, gfp_t gfp,
  * @align: bytes
  * @gfp: as for __alloc_percpu_gfp(), __GFP_ACCOUNT is implied
  *
- * Context: As for __alloc_percpu_gfp() with @gfp.
+ * Context: As for __alloc_percpu_gfp() with @gfp. Nobody is charged in NMI.
  * Return: memory for free_percpu(), or NULL.
  */
 void __percpu *bpf_map_alloc_percpu(const struct bpf_map *map, size_t size,
@@ -174,9 +201,32 @@ void __percpu *bpf_map_alloc_percpu(const struct bpf_map *map, size_t size,
 {
 	struct bpf_memcg_scope scope;
 	void __percpu *ptr;
+	unsigned int pflags;
+	bool charged;
 
-	bpf_memcg_enter(map->objcg, &scope);
-	ptr = __alloc_percpu_gfp(size, align, map_gfp(gfp));
-	bpf_memcg_exit(&scope);
+	charged = map_enter(map, &gfp, &scope, &pflags);
+	ptr = __alloc_percpu_gfp(size, align, gfp);
+	if (charged)
+		map_exit(&scope, pflags);
 	return ptr;
+}
+
+/**
+ * bpf_map_make_room() - reclaim memory in the cgroup of a map's creator
+ * @map: a map whose update found no memory
+ *
+ * An update allocates under locks and cannot reclaim. A system call can before
+ * it tries again.
+ *
+ * Context: May sleep.
+ * Return: false if that is of no use.
+ */
+bool bpf_map_make_room(const struct bpf_map *map)
+{
+	struct obj_cgroup *objcg = map->objcg;
+
+	if (!objcg || obj_cgroup_charge(objcg, GFP_BPF, ROOM))
+		return false;
+	obj_cgroup_uncharge(objcg, ROOM);
+	return true;
 }

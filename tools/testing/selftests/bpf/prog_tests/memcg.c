@@ -261,6 +261,61 @@ static void test_limit(void)
 	CHECK(kills, "oom_kill", "%lld\n", kills);
 }
 
+/* Page cache, of the program that runs: clean, and read again when needed */
+static bool fill_cache(void)
+{
+	static char buf[65536];
+	int fd;
+
+	fd = open("/proc/self/exe", O_RDONLY);
+	if (fd < 0)
+		return false;
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	while (read(fd, buf, sizeof(buf)) > 0)
+		;
+	close(fd);
+	return true;
+}
+
+/* A cgroup that is full of page cache is not full: system calls take its place,
+ * also those whose maps allocate under a lock.
+ */
+static void test_reclaim(void)
+{
+	static char value[TRIE_VALUE];
+	struct {
+		__u32 prefixlen, data;
+	} key = { 32 };
+	long long max, cache;
+	struct memcg *skel;
+	int fd, err = 0;
+
+	if (!kmem) {
+		printf("%s:SKIP:kernel memory is not charged\n", __func__);
+		test__skip();
+		return;
+	}
+	memcg_settled(MEMCG_CREATOR);
+	skel = load();
+	if (!skel)
+		return;
+	max = memcg_charged(MEMCG_CREATOR) + 8 * MB;
+	limit(max);
+	memcg_enter(MEMCG_CREATOR);
+	fill_cache();
+	memcg_leave();
+	cache = memcg_number(MEMCG_CREATOR, "memory.stat", "file ");
+	CHECK(cache < 6 * MB, "cache", "%lld bytes\n", cache);
+	fd = bpf_map__fd(skel->maps.trie);
+	/* 6 MB: a node takes 2 kB */
+	for (key.data = 0; !err && key.data < 3 * MB / 1024; key.data++)
+		err = bpf_map_update_elem(fd, &key, value, BPF_ANY);
+	CHECK(err, "update", "%u: errno %d\n", key.data, errno);
+	CHECK(memcg_charged(MEMCG_CREATOR) > max, "limit", "exceeded\n");
+	limit(0);
+	memcg__destroy(skel);
+}
+
 /* Local storage is charged to its map's creator, too, and lets go with its
  * owner.
  */
@@ -736,6 +791,8 @@ void test_memcg(void)
 		test_remote();
 	if (test__start_subtest("limit"))
 		test_limit();
+	if (test__start_subtest("reclaim"))
+		test_reclaim();
 	if (test__start_subtest("storage"))
 		test_storage();
 	if (test__start_subtest("program"))
