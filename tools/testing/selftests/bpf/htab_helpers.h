@@ -2,6 +2,7 @@
 #ifndef __HTAB_HELPERS_H
 #define __HTAB_HELPERS_H
 
+#include <endian.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -64,19 +65,41 @@ static inline int nr_elems(int fd)
 	return nr;
 }
 
-/* The first key from @key on whose bucket is not @taken yet; takes it. For maps
- * of BPF_F_ZERO_SEED; @nr_buckets: power of two.
+/* The kernel's jhash() of a key of 4 or 8 bytes with a seed of 0. The jhash() of
+ * test_jhash.h is another function.
  */
+static inline __u32 hash_key(const void *key, __u32 size)
+{
+	__u32 a, b, c, words[2] = {};
+
+	memcpy(words, key, size);
+	c = JHASH_INITVAL + size;
+	a = c + le32toh(words[0]);
+	b = c + le32toh(words[1]);
+	__jhash_final(a, b, c);
+	return c;
+}
+
+/* Take the bucket of a key; returns false if it is @taken already. For maps of
+ * BPF_F_ZERO_SEED; @nr_buckets: power of two.
+ */
+static inline bool claim_bucket(bool *taken, __u32 nr_buckets, const void *key,
+				__u32 key_size)
+{
+	bool *bucket = &taken[hash_key(key, key_size) & (nr_buckets - 1)];
+
+	if (*bucket)
+		return false;
+	*bucket = true;
+	return true;
+}
+
+/* The first key from @key on whose bucket is not taken yet; takes it. */
 static inline __u64 take_bucket(bool *taken, __u32 nr_buckets, __u64 key)
 {
-	for (;; key++) {
-		__u32 b = jhash(&key, sizeof(key), 0) & (nr_buckets - 1);
-
-		if (taken[b])
-			continue;
-		taken[b] = true;
-		return key;
-	}
+	while (!claim_bucket(taken, nr_buckets, &key, sizeof(key)))
+		key++;
+	return key;
 }
 
 /* Have the object load the named programs only. */

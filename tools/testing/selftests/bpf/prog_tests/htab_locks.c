@@ -144,7 +144,7 @@ static int probe(int type, unsigned long addr)
 /* Insert, replace and delete the hot key, and evict or delete others. */
 static int churn(const struct kind *kind, int fd, __u32 round)
 {
-	__u32 key = 0, other = 1 + round % 64;
+	__u32 key = 0, other = 1 + round % NR_OTHERS;
 	int fails = 0;
 
 	fails += !!set_elem(kind, fd, key, 1);
@@ -169,6 +169,24 @@ static void check_count(const char *what, const struct lock_count *c, bool busy)
 	      c->ok, c->tries, c->busy, c->other);
 }
 
+/* Find keys for the programs that share a bucket of locked_hash neither with a
+ * key that user space writes meanwhile nor with each other: then nothing may
+ * keep an update of them waiting.
+ */
+static void choose_keys(struct htab_locks *skel)
+{
+	bool taken[MAX_ENTRIES] = {};
+	__u32 key;
+	int i = 0;
+
+	for (key = 0; key <= NR_OTHERS; key++)
+		claim_bucket(taken, MAX_ENTRIES, &key, sizeof(key));
+	for (; i < NR_OWN; key++)
+		if (claim_bucket(taken, MAX_ENTRIES, &key, sizeof(key)))
+			skel->bss->own_keys[i++] = key;
+	CHECK(key > MAX_ENTRIES, "keys", "not enough of %d\n", MAX_ENTRIES);
+}
+
 static struct htab_locks *open_with(const char *name1, const char *name2)
 {
 	struct htab_locks *skel = htab_locks__open();
@@ -177,6 +195,7 @@ static struct htab_locks *open_with(const char *name1, const char *name2)
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return NULL;
 	autoload_only(skel->obj, names, name2 ? 2 : 1);
+	choose_keys(skel);
 	return skel;
 }
 
@@ -330,9 +349,9 @@ out:
 static void test_reuse(void)
 {
 	const struct kind *kind = &kinds[4];
-	__u32 hot = 0, own = OWN_KEY;
 	struct htab_locks *skel;
 	struct value val = {};
+	__u32 hot = 0, own;
 	int fd, err, gen;
 
 	skel = open_with("reuse_early", "reuse_late");
@@ -342,6 +361,7 @@ static void test_reuse(void)
 	if (CHECK(err, "load", "or attach: err %d\n", err))
 		goto out;
 	fd = bpf_map__fd(skel->maps.locked_hash);
+	own = skel->bss->own_keys[0];
 	err = set_elem(kind, fd, hot, 1);
 	CHECK(err, "insert", "errno %d\n", errno);
 	skel->bss->pid = getpid();

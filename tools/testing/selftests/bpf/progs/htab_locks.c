@@ -42,7 +42,7 @@ struct locked_val {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_ZERO_SEED);
 	__uint(max_entries, MAX_ENTRIES);
 	__type(key, __u32);
 	__type(value, struct locked_val);
@@ -59,6 +59,7 @@ struct {
 int pid;
 __u32 turn;
 __u32 hot_key;
+__u32 own_keys[NR_OWN];
 
 /* results */
 __u64 hits;
@@ -105,7 +106,7 @@ static __always_inline int nested(void *map)
 		return 0;
 	fill(&val, key, 2);
 	count(&hot, bpf_map_update_elem(map, &key, &val, BPF_ANY));
-	key = OWN_KEY + turn++ % NR_OWN;
+	key = own_keys[turn++ % NR_OWN];
 	fill(&val, key, 1);
 	count(&own, bpf_map_update_elem(map, &key, &val, BPF_ANY));
 	if (turn & NR_OWN) {
@@ -127,7 +128,7 @@ static __always_inline int nested_locked(void *map)
 		return 0;
 	fill(&val.val, key, 2);
 	count(&hot, bpf_map_update_elem(map, &key, &val, BPF_F_LOCK));
-	key = OWN_KEY + turn++ % NR_OWN;
+	key = own_keys[turn++ % NR_OWN];
 	fill(&val.val, key, 1);
 	count(&own, bpf_map_update_elem(map, &key, &val, BPF_F_LOCK));
 	depth[cpu] = 0;
@@ -163,7 +164,7 @@ static __always_inline int reuse(void)
 	if (hits || !enter(cpu))
 		return 0;
 	count(&hot, bpf_map_delete_elem(&locked_hash, &key));
-	key = OWN_KEY;
+	key = own_keys[0];
 	fill(&val.val, key, 1);
 	count(&own, bpf_map_update_elem(&locked_hash, &key, &val, BPF_ANY));
 	depth[cpu] = 0;
@@ -193,7 +194,7 @@ int BPF_PROG(nmi_locked_hash)
 	__sync_fetch_and_add(&hits, 1);
 	fill(&val.val, key, 2);
 	count(&hot, bpf_map_update_elem(&locked_hash, &key, &val, BPF_F_LOCK));
-	key = OWN_KEY + bpf_get_smp_processor_id() % NR_OWN;
+	key = own_keys[bpf_get_smp_processor_id() % NR_OWN];
 	fill(&val.val, key, 1);
 	count(&own, bpf_map_update_elem(&locked_hash, &key, &val, BPF_F_LOCK));
 	return 0;

@@ -8,7 +8,7 @@
 #define NR_WORDS	3
 #include "htab_val.h"
 
-#define OWN_KEY		200
+#define NR_OTHERS	64	/* user space writes these, too: 1 to 64 */
 #define NR_OWN		8	/* power of two */
 
 /* what the operations of one kind came to */
