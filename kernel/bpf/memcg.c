@@ -23,10 +23,29 @@
 /* What bpf_map_make_room() asks for: some updates' worth */
 #define ROOM		SZ_64K
 
-static struct obj_cgroup *current_objcg(void)
+/**
+ * bpf_memcg_get() - the memory cgroup that is charged now
+ *
+ * That of the current task, or the one set as active.
+ *
+ * Return: a counted reference for bpf_memcg_put(), or NULL: nobody is charged.
+ */
+struct obj_cgroup *bpf_memcg_get(void)
 {
 	/* without accounting there may be no memory cgroups to look at */
 	return memcg_kmem_enabled() ? get_obj_cgroup_from_current() : NULL;
+}
+
+/**
+ * bpf_memcg_put() - drop what bpf_memcg_get() returned
+ * @objcg: the reference, may be NULL
+ *
+ * Context: Any but NMI.
+ */
+void bpf_memcg_put(struct obj_cgroup *objcg)
+{
+	if (objcg)
+		obj_cgroup_put(objcg);
 }
 
 /**
@@ -34,8 +53,8 @@ static struct obj_cgroup *current_objcg(void)
  * @size: bytes
  *
  * For pages that are mapped to user space, for which page->_mapcount is not
- * free to say that they are charged, and for allocators without flags. The
- * current task's memory cgroup is charged, or the one set as active.
+ * free to say that they are charged, and for allocators without flags. Charges
+ * what bpf_memcg_get() returns.
  *
  * Context: May sleep.
  * Return: what bpf_memcg_uncharge() wants with the same @size; NULL if nobody
@@ -47,9 +66,9 @@ struct obj_cgroup *bpf_memcg_charge(u64 size)
 
 	if (size > CHARGE_MAX)
 		return ERR_PTR(-ENOMEM);
-	objcg = current_objcg();
+	objcg = bpf_memcg_get();
 	if (objcg && obj_cgroup_charge(objcg, GFP_BPF, size)) {
-		obj_cgroup_put(objcg);
+		bpf_memcg_put(objcg);
 		return ERR_PTR(-ENOMEM);
 	}
 	return objcg;
@@ -69,29 +88,7 @@ void bpf_memcg_uncharge(struct obj_cgroup *objcg, u64 size)
 	for (; size > UNCHARGE_MAX; size -= UNCHARGE_MAX)
 		obj_cgroup_uncharge(objcg, UNCHARGE_MAX);
 	obj_cgroup_uncharge(objcg, size);
-	obj_cgroup_put(objcg);
-}
-
-/**
- * bpf_memcg_get() - the memory cgroup that a new map will be charged to
- *
- * Return: a counted reference for bpf_memcg_put(), or NULL: nobody is charged.
- */
-struct obj_cgroup *bpf_memcg_get(void)
-{
-	return current_objcg();
-}
-
-/**
- * bpf_memcg_put() - drop what bpf_memcg_get() returned
- * @objcg: the reference, may be NULL
- *
- * Context: Any but NMI.
- */
-void bpf_memcg_put(struct obj_cgroup *objcg)
-{
-	if (objcg)
-		obj_cgroup_put(objcg);
+	bpf_memcg_put(objcg);
 }
 
 static struct mem_cgroup *objcg_get_memcg(struct obj_cgroup *objcg)

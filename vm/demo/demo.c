@@ -584,7 +584,7 @@ static void print_median(const char *what, double *v, int nr)
 /* Free memory in kB, once nothing that was freed is on its way any more. */
 static long mem_free(void)
 {
-	long kb, last = -1;
+	long pages, n, last = -1;
 	int i, same = 0;
 	char line[128];
 	FILE *f;
@@ -593,18 +593,20 @@ static long mem_free(void)
 	for (i = 0; i < 100 && same < 5; i++) {
 		/* fold the CPUs' own counters into the sum */
 		swap_line("/proc/sys/vm/stat_refresh", "1", NULL, 0);
-		kb = 0;
-		f = fopen("/proc/meminfo", "r");
+		pages = 0;
+		f = fopen("/proc/zoneinfo", "r");
+		/* and those that each CPU has at hand, up to a megabyte */
 		while (f && fgets(line, sizeof(line), f))
-			if (sscanf(line, "MemFree: %ld", &kb) == 1)
-				break;
+			if (sscanf(line, " pages free %ld", &n) == 1 ||
+			    sscanf(line, " count: %ld", &n) == 1)
+				pages += n;
 		if (f)
 			fclose(f);
-		same = labs(kb - last) <= 16 ? same + 1 : 0;
-		last = kb;
+		same = labs(pages - last) <= 4 ? same + 1 : 0;
+		last = pages;
 		usleep(50000);
 	}
-	return kb;
+	return pages * (getpagesize() / 1024);
 }
 
 /* kB that a map takes with its first @live elements in it */

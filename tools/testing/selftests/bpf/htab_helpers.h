@@ -18,6 +18,7 @@
 #include <linux/perf_event.h>
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
+#include "file_helpers.h"
 
 #define ATTR __always_inline
 #include "progs/test_jhash.h"
@@ -132,34 +133,6 @@ static inline int open_clock(int tid, int cpu, int freq)
 
 	return syscall(__NR_perf_event_open, &attr, tid, cpu, -1,
 		       PERF_FLAG_FD_CLOEXEC);
-}
-
-/* The number after @key at the beginning of a line, -1: there is none */
-static inline long long read_number(const char *path, const char *key)
-{
-	long long n = -1;
-	char line[128];
-	FILE *f;
-
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f)) {
-		if (strncmp(line, key, strlen(key)))
-			continue;
-		n = atoll(line + strlen(key));
-		break;
-	}
-	fclose(f);
-	return n;
-}
-
-static inline long long read_fdinfo(int fd, const char *key)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	return read_number(path, key);
 }
 
 /* The type of perf_events that are kprobes, < 0: there is none */

@@ -97,8 +97,8 @@ out:
 
 static long long told(struct cg_storage_shared *skel)
 {
-	return fdinfo_number(bpf_map__fd(skel->maps.shared), "memlock:\t") +
-	       fdinfo_number(bpf_map__fd(skel->maps.percpu), "memlock:\t");
+	return read_fdinfo(bpf_map__fd(skel->maps.shared), "memlock:\t") +
+	       read_fdinfo(bpf_map__fd(skel->maps.percpu), "memlock:\t");
 }
 
 /* Who attaches is not who is charged. */
@@ -151,14 +151,13 @@ static void test_charged(struct cg_storage_shared *skel)
 void test_cg_storage_shared(void)
 {
 	struct cg_storage_shared *skel = NULL;
-	int err = memcg_setup();
+	int err = memcg_setup(__func__);
 
 	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
 		return;
 	if (!err) {
-		printf("%s:SKIP:no memory controller\n", __func__);
 		test__skip();
-		goto out;
+		return;
 	}
 	skel = cg_storage_shared__open();
 	if (CHECK(!skel, "open", "errno %d\n", errno))

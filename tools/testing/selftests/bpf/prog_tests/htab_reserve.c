@@ -325,33 +325,6 @@ out:
 	htab_reserve__destroy(skel);
 }
 
-/* Has this program's file in the page cache */
-static bool read_self(void)
-{
-	static char buf[65536];
-	int fd;
-
-	fd = open("/proc/self/exe", O_RDONLY);
-	if (fd < 0)
-		return false;
-	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	while (read(fd, buf, sizeof(buf)) > 0)
-		;
-	close(fd);
-	return true;
-}
-
-static bool write_file(const char *path, const char *s)
-{
-	int fd = open(path, O_WRONLY), n;
-
-	if (fd < 0)
-		return false;
-	n = write(fd, s, strlen(s));
-	close(fd);
-	return n == strlen(s);
-}
-
 /* In a cgroup at its limit, syscalls take the place of page cache; when that is
  * used up they say -ENOMEM, and nothing is killed.
  */

@@ -48,7 +48,7 @@ static long long told(struct memcg *skel)
 	long long sum = 0;
 
 	bpf_object__for_each_map(map, skel->obj)
-		sum += fdinfo_number(bpf_map__fd(map), "memlock:\t");
+		sum += read_fdinfo(bpf_map__fd(map), "memlock:\t");
 	return sum;
 }
 
@@ -139,10 +139,7 @@ static void run_context(struct memcg *skel, int i, __u32 runs)
 
 static bool skip_context(int i)
 {
-	int cpus[2];
-
-	return contexts[i].ctx == CTX_NMI &&
-	       (list_cpus(cpus, 2) < 2 || access("/proc/sysrq-trigger", W_OK));
+	return contexts[i].ctx == CTX_NMI && !can_send_nmis();
 }
 
 /* Updates from programs are charged to the map's creator, not to the task that
@@ -160,12 +157,8 @@ static void test_remote(void)
 	if (!skel)
 		return;
 	for (i = 0; i < ARRAY_SIZE(contexts); i++) {
-		if (skip_context(i)) {
-			printf("%s:SKIP:%s needs sysrq and two CPUs\n",
-			       __func__, contexts[i].name);
-			test__skip();
+		if (skip_context(i))
 			continue;
-		}
 		s = &skel->bss->stats[contexts[i].ctx];
 		before = memcg_settled(MEMCG_CREATOR);
 		held = told(skel);
@@ -222,12 +215,8 @@ static void test_limit(void)
 	}
 	kills = memcg_number(MEMCG_CREATOR, "memory.events", "oom_kill ");
 	for (i = 0; i < ARRAY_SIZE(contexts); i++) {
-		if (skip_context(i)) {
-			printf("%s:SKIP:%s needs sysrq and two CPUs\n",
-			       __func__, contexts[i].name);
-			test__skip();
+		if (skip_context(i))
 			continue;
-		}
 		start = memcg_settled(MEMCG_CREATOR);
 		/* new maps: their reserve has not learnt from the one before */
 		skel = load();
@@ -261,22 +250,6 @@ static void test_limit(void)
 	CHECK(kills, "oom_kill", "%lld\n", kills);
 }
 
-/* Page cache, of the program that runs: clean, and read again when needed */
-static bool fill_cache(void)
-{
-	static char buf[65536];
-	int fd;
-
-	fd = open("/proc/self/exe", O_RDONLY);
-	if (fd < 0)
-		return false;
-	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	while (read(fd, buf, sizeof(buf)) > 0)
-		;
-	close(fd);
-	return true;
-}
-
 /* A cgroup that is full of page cache is not full: system calls take its place,
  * also those whose maps allocate under a lock.
  */
@@ -302,7 +275,7 @@ static void test_reclaim(void)
 	max = memcg_charged(MEMCG_CREATOR) + 8 * MB;
 	limit(max);
 	memcg_enter(MEMCG_CREATOR);
-	fill_cache();
+	read_self();
 	memcg_leave();
 	cache = memcg_number(MEMCG_CREATOR, "memory.stat", "file ");
 	CHECK(cache < 6 * MB, "cache", "%lld bytes\n", cache);
@@ -334,7 +307,7 @@ static void test_storage(void)
 					 skel->maps.sk_storage);
 		start = memcg_settled(MEMCG_CREATOR);
 		other = memcg_charged(MEMCG_UPDATER);
-		held = fdinfo_number(map, "memlock:\t");
+		held = read_fdinfo(map, "memlock:\t");
 		for (n = 0; n < NR_OWNERS; n++)
 			fds[n] = kind ? memfd_create("memcg", 0) :
 					socket(AF_INET, SOCK_DGRAM, 0);
@@ -347,7 +320,7 @@ static void test_storage(void)
 		memcg_leave();
 		CHECK(i < n, "update", "%d: errno %d\n", i, errno);
 		charged = memcg_charged(MEMCG_CREATOR) - before;
-		held = fdinfo_number(map, "memlock:\t") - held;
+		held = read_fdinfo(map, "memlock:\t") - held;
 		other = memcg_charged(MEMCG_UPDATER) - other;
 		floor = NR_OWNERS * STORAGE_VALUE;
 		CHECK(held < floor, "memlock", "%lld\n", held);
@@ -418,10 +391,10 @@ static void test_program(void)
 		memset(&info, 0, sizeof(info));
 		CHECK(bpf_obj_get_info_by_fd(fd, &info, &len), "info",
 		      "errno %d\n", errno);
-		held = fdinfo_number(fd, "memlock:\t");
+		held = read_fdinfo(fd, "memlock:\t");
 		CHECK(held < (1 << 16) * sizeof(struct bpf_insn), "memlock",
 		      "%lld\n", held);
-		CHECK(fdinfo_number(fd, "no_charge:\t") != !!flags, "fdinfo",
+		CHECK(read_fdinfo(fd, "no_charge:\t") != !!flags, "fdinfo",
 		      "no_charge: is not %d\n", !!flags);
 		held += info.jited_prog_len;
 		if (flags || !kmem)
@@ -777,14 +750,13 @@ static void test_privileges(void)
 
 void test_memcg(void)
 {
-	int err = memcg_setup();
+	int err = memcg_setup(__func__);
 
 	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
 		return;
 	if (!err) {
-		printf("%s:SKIP:no memory controller\n", __func__);
 		test__skip();
-		goto out;
+		return;
 	}
 	kmem = memcg_kmem();
 	prepare_insns();
@@ -808,6 +780,5 @@ void test_memcg(void)
 		test_rlimit();
 	if (test__start_subtest("privileges"))
 		test_privileges();
-out:
 	memcg_cleanup();
 }
