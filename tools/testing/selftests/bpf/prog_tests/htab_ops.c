@@ -646,6 +646,38 @@ static bool try_value(int fd, __u64 *val, __u64 *buf, int size, int nr)
 	return true;
 }
 
+/* User space gets 8 bytes of each CPU, of which a program has set 4 of one. */
+static void test_value_end(enum bpf_map_type type, __u32 flags)
+{
+	__u64 vals[bpf_num_possible_cpus()], key = 1;
+	int i, fd, set = 0, wrong = 0;
+	struct htab_ops *skel;
+
+	skel = open_with("insert_short");
+	if (!skel)
+		return;
+	bpf_map__set_type(skel->maps.short_vals, type);
+	bpf_map__set_map_flags(skel->maps.short_vals, flags);
+	if (CHECK(htab_ops__load(skel), "load", "errno %d\n", errno))
+		goto out;
+	fd = bpf_map__fd(skel->maps.short_vals);
+	skel->bss->first_key = key;
+	run_tc(bpf_program__fd(skel->progs.insert_short), 1);
+	if (CHECK(skel->bss->ok != 1, "insert", "failed\n") ||
+	    CHECK(bpf_map_lookup_elem(fd, &key, vals), "lookup", "errno %d\n",
+		  errno))
+		goto out;
+	for (i = 0; i < ARRAY_SIZE(vals); i++) {
+		set += vals[i] == SHORT_VAL;
+		wrong += vals[i] && vals[i] != SHORT_VAL;
+	}
+	CHECK(set != 1 || wrong, "values",
+	      "%d CPUs have the value, expected 1; %d have others\n", set,
+	      wrong);
+out:
+	htab_ops__destroy(skel);
+}
+
 /* Values of all sizes, up to what the kernel takes */
 static void test_value_size(bool percpu)
 {
@@ -964,6 +996,12 @@ void test_htab_ops(void)
 		test_value_size(false);
 	if (test__start_subtest("value_size/percpu_hash"))
 		test_value_size(true);
+	if (test__start_subtest("value_end/dynamic"))
+		test_value_end(BPF_MAP_TYPE_PERCPU_HASH, BPF_F_NO_PREALLOC);
+	if (test__start_subtest("value_end/preallocated"))
+		test_value_end(BPF_MAP_TYPE_PERCPU_HASH, 0);
+	if (test__start_subtest("value_end/lru"))
+		test_value_end(BPF_MAP_TYPE_LRU_PERCPU_HASH, 0);
 	if (test__start_subtest("inner_pointer"))
 		test_inner_pointer();
 	if (test__start_subtest("info"))

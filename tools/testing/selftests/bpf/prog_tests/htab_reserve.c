@@ -466,26 +466,6 @@ static void test_destroy(void)
 	CHECK(!wait_gone(path), "last", "%s is still there\n", path);
 }
 
-/* MemFree leaves out the free pages that CPUs keep, some 250 kB each */
-static double free_kb(void)
-{
-	long long n, pages = 0;
-	char line[128];
-	FILE *f;
-
-	/* fold the CPUs' own counters into the sum */
-	swap_line("/proc/sys/vm/stat_refresh", "1", NULL, 0);
-	f = fopen("/proc/zoneinfo", "r");
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, " pages free %lld", &n) == 1 ||
-		    sscanf(line, " count: %lld", &n) == 1)
-			pages += n;
-	fclose(f);
-	return pages * (getpagesize() / 1024.0);
-}
-
 /* Maps that nobody uses: 2.5 kB on 2 CPUs, 0.13 kB on each further one. That is
  * with a file descriptor and 64 buckets; the first map of a size costs more.
  */

@@ -21,6 +21,14 @@ struct {
 	__type(value, struct htab_val);
 } percpu_hash SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4);
+	__type(key, __u64);
+	__type(value, __u32);
+} short_vals SEC(".maps");
+
 struct locked_val {
 	struct bpf_spin_lock lock;
 	__u32 pad;
@@ -221,6 +229,19 @@ SEC("classifier")
 int insert_hash(struct __sk_buff *skb)
 {
 	return insert(&hash);
+}
+
+SEC("classifier")
+int insert_short(struct __sk_buff *skb)
+{
+	struct {
+		__u32 val;
+		__u32 behind;
+	} v = { SHORT_VAL, ~SHORT_VAL };
+
+	if (!bpf_map_update_elem(&short_vals, &first_key, &v.val, BPF_NOEXIST))
+		ok++;
+	return 0;
 }
 
 char _license[] SEC("license") = "GPL";

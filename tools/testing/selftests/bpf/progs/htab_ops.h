@@ -20,4 +20,6 @@
 
 #define NMI_BURST	8
 
+#define SHORT_VAL	0x1234u
+
 #endif
