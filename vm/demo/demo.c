@@ -38,6 +38,7 @@
 #include <bpf/libbpf.h>
 #include "demo.h"
 #include "demo.skel.h"
+#include "file_helpers.h"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define READ_ONCE(x)	(*(volatile typeof(x) *)&(x))
@@ -581,40 +582,22 @@ static void print_median(const char *what, double *v, int nr)
 	fflush(stdout);
 }
 
-/* Free memory in kB, once nothing that was freed is on its way any more. */
-static long mem_free(void)
+static double mem_free(void)
 {
-	long pages, n, last = -1;
-	int i, same = 0;
-	char line[128];
-	FILE *f;
+	double kb = settled_kb();
 
-	/* a map is freed by a worker, who may not have begun yet */
-	for (i = 0; i < 100 && same < 5; i++) {
-		/* fold the CPUs' own counters into the sum */
-		swap_line("/proc/sys/vm/stat_refresh", "1", NULL, 0);
-		pages = 0;
-		f = fopen("/proc/zoneinfo", "r");
-		/* and those that each CPU has at hand, up to a megabyte */
-		while (f && fgets(line, sizeof(line), f))
-			if (sscanf(line, " pages free %ld", &n) == 1 ||
-			    sscanf(line, " count: %ld", &n) == 1)
-				pages += n;
-		if (f)
-			fclose(f);
-		same = labs(pages - last) <= 4 ? same + 1 : 0;
-		last = pages;
-		usleep(50000);
+	if (kb < 0) {
+		fprintf(stderr, "demo: free memory does not settle\n");
+		exit(1);
 	}
-	return pages * (getpagesize() / 1024);
+	return kb;
 }
 
 /* kB that a map takes with its first @live elements in it */
 static double map_kb(__u32 max_entries, __u32 live, __u32 flags)
 {
 	__u64 key, val = 1;
-	long before;
-	double kb;
+	double before, kb;
 	int fd;
 
 	before = mem_free();
