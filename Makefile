@@ -4,14 +4,14 @@ SHELL = /bin/bash
 MAKEFLAGS += --no-print-directory
 
 SERIES ?= linux-5.10
-export SERIES KERNEL_SRC FORCE JOBS
+export SERIES KERNEL_SRC FORCE JOBS ROUNDS PARTS FIRST
 
 # What the targets need of Debian.
 DEPS ?= git xz-utils perl python3 \
 	gcc make flex bison bc cpio rsync libc6-dev libelf-dev zlib1g-dev \
 	libcap-dev pahole python3-ply python3-git \
 	clang llvm iproute2 iputils-ping kmod qemu-system-x86 bats \
-	shellcheck libcmocka-dev spin
+	shellcheck libcmocka-dev spin ccache gnuplot-nox python3-sphinx
 
 tree := $(CURDIR)/build/$(SERIES)
 obj := $(CURDIR)/build/obj
@@ -39,20 +39,24 @@ as-user:
 		$(MAKE) $(goals)
 else
 
-.PHONY: help deps series tree refresh check-series kernel base-kernel \
-	debug-kernel nomemcg-kernel selftests run shell test record-base clean
+.PHONY: help deps series tree refresh check-series check-builds check-docs \
+	kernel base-kernel debug-kernel nomemcg-kernel selftests run bench \
+	shell test record-base clean
 
 help:
 	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
 
 ## make run           build, boot, and show the table: this series beside its base
 ## make test          all tests
+## make bench         measure and plot this series beside its base, in out/bench
 ## make record-base   write anew in tests/base what passes on the base kernel
 ##
 ## make series        write out/$(SERIES)/*.patch for git am; needs no kernel source
 ## make tree          build/$(SERIES): the base with the series applied
 ## make refresh       write the commits of build/$(SERIES) back into this repository
 ## make check-series  git am, round trip, checkpatch.pl, get_maintainer.pl
+## make check-docs    HTML of Documentation/bpf, without warnings
+## make check-builds  build every commit: kernel, selftests, tools, samples
 ##
 ## make kernel        build/obj: the series' kernel
 ## make base-kernel   build/obj-base: the base's
@@ -64,6 +68,7 @@ help:
 ## make clean         remove build/ and out/
 ##
 ## KERNEL_SRC=DIR     take the kernel source in DIR in place of Debian's package
+## ROUNDS=N PARTS=...  with make bench: how often, and what; see vm/bench/run
 ## JOBS=N             compile N files at a time [one a CPU]
 ## FORCE=1            with make tree and make clean: drop edits in build/$(SERIES)
 
@@ -82,6 +87,12 @@ refresh:
 
 check-series: tree
 	@series/check
+
+check-docs: tree
+	@series/docs
+
+check-builds: kernel base-kernel selftests
+	@vm/each $(obj) $(obj)-base $(selftests)
 
 kernel: tree
 	@vm/build $(tree) $(obj) vm/series.config
@@ -106,6 +117,9 @@ run: kernel base-kernel selftests
 
 shell: kernel
 	@vm/run --tty --timeout 86400 bash || :
+
+bench: kernel base-kernel selftests
+	@vm/bench/run $(tree) $(obj) $(obj)-base $(selftests) out/bench
 
 test: kernel base-kernel selftests
 	@tests/run

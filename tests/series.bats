@@ -313,7 +313,8 @@ real_scripts() {
 	local kernel=$real/build/linux-5.10
 	mkdir -p src/{Documentation,arch,include,drivers,fs,init,ipc,lib,scripts}
 	cp "$kernel"/{COPYING,CREDITS,README} src
-	printf '%s\n' ALL 'M:	A <a@example.org>' 'S:	Maintained' 'F:	kernel/' 'F:	tools/' \
+	printf '%s\n' BPF 'M:	A <a@example.org>' 'L:	a-list@example.org' 'S:	Maintained' \
+		'F:	kernel/' 'F:	tools/' \
 		>src/MAINTAINERS
 	cp "$kernel"/scripts/{checkpatch.pl,spelling.txt,const_structs.checkpatch,get_maintainer.pl} src/scripts
 }
@@ -345,6 +346,10 @@ real_scripts() {
 
 @test "the series passes git am, round trip, checkpatch.pl --strict" {
 	make -C "$real" check-series KERNEL_SRC="$real_src"
+}
+
+@test "the documentation has no warnings" {
+	make -C "$real" check-docs KERNEL_SRC="$real_src"
 }
 
 @test "the shell is clean" {
