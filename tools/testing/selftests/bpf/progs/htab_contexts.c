@@ -53,7 +53,8 @@ struct htab_count deletes;
 
 static __always_inline bool other_task(void)
 {
-	return bpf_get_current_pid_tgid() >> 32 != pid;
+	/* 0 is the idle task's */
+	return !pid || bpf_get_current_pid_tgid() >> 32 != pid;
 }
 
 /* Insert this CPU's next key and replace it, delete every other one. Look each

@@ -58,7 +58,8 @@ __u64 turn[NR_OWNERS][MAX_CPUS];
 
 static __always_inline bool other_task(void)
 {
-	return bpf_get_current_pid_tgid() >> 32 != pid;
+	/* 0 is the idle task's */
+	return !pid || bpf_get_current_pid_tgid() >> 32 != pid;
 }
 
 /* Insert a key and replace it; delete it when it is odd. Look each time. */

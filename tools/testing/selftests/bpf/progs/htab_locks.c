@@ -85,7 +85,8 @@ static __always_inline int count(struct lock_count *c, int err)
 
 static __always_inline bool enter(__u32 cpu)
 {
-	if (bpf_get_current_pid_tgid() >> 32 != pid || depth[cpu])
+	/* 0 is the idle task's */
+	if (!pid || bpf_get_current_pid_tgid() >> 32 != pid || depth[cpu])
 		return false;
 	depth[cpu] = 1;
 	hits++;

@@ -105,7 +105,8 @@ static __always_inline void add(int ctx, bool with_trie)
 
 static __always_inline bool test_task(void)
 {
-	return bpf_get_current_pid_tgid() >> 32 == pid;
+	/* 0 is the idle task's */
+	return pid && bpf_get_current_pid_tgid() >> 32 == pid;
 }
 
 SEC("raw_tp/sys_enter")
