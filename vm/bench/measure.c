@@ -67,15 +67,6 @@ static double now_us(void)
 	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
 }
 
-static double settle(void)
-{
-	double kb = settled_kb();
-
-	if (kb < 0)
-		fail("free memory does not settle");
-	return kb;
-}
-
 static int create(__u32 value_size, __u32 max_entries, int kind)
 {
 	int fd;
@@ -106,7 +97,7 @@ static void warm_up(void)
 	for (kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
 		fd = create(8, 64, kind);
 		fill(fd, 0, 64);
-		settle();
+		settled_kb();
 		close(fd);
 	}
 }
@@ -117,13 +108,13 @@ static void curve(void)
 	double before;
 
 	for (kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
-		before = settle();
+		before = settled_kb();
 		fd = create(8, CURVE_MAX, kind);
 		for (i = 0; i <= CURVE_STEPS; i++) {
 			if (i)
 				fill(fd, (i - 1) * step, i * step);
 			printf("curve,hash %s,%d,%.0f\n", kinds[kind], i * step,
-			       before - settle());
+			       before - settled_kb());
 		}
 		close(fd);
 	}
@@ -141,11 +132,11 @@ static void element(void)
 			n = ELEMENT_BYTES / sizes[i];
 			if (n < ELEMENT_MIN)
 				n = ELEMENT_MIN;
-			before = settle();
+			before = settled_kb();
 			fd = create(sizes[i] - sizeof(__u64), n, kind);
 			fill(fd, 0, n);
 			printf("element,hash %s,%d,%.1f\n", kinds[kind],
-			       sizes[i], (before - settle()) * 1024 / n);
+			       sizes[i], (before - settled_kb()) * 1024 / n);
 			close(fd);
 		}
 	}
@@ -166,16 +157,16 @@ static void idle(void)
 	for (kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
 		/* the first map brings a slab cache for its size */
 		fds[MAX_MAPS] = create(64, 64, kind);
-		before = settle();
+		before = settled_kb();
 		for (i = 0, n = 0; i < ARRAY_SIZE(counts); i++) {
 			for (; n < counts[i]; n++)
 				fds[n] = create(64, 64, kind);
 			printf("idle,hash %s,%d,%.0f\n", kinds[kind], n,
-			       before - settle());
+			       before - settled_kb());
 		}
 		close_all(fds, n);
 		close(fds[MAX_MAPS]);
-		settle();
+		settled_kb();
 	}
 }
 
@@ -204,14 +195,14 @@ static void storm(void)
 			n = counts[i];
 			nr = n == 1 ? NR_SINGLE : 1;
 			for (round = 0; round < nr; round++) {
-				before = settle();
+				before = settled_kb();
 				start = now_us();
 				for (j = 0; j < n; j++)
 					fds[j] = create(64, MAP_ELEMS, kind);
 				created[round] = (now_us() - start) / n;
 				for (j = 0; j < n; j++)
 					fill(fds[j], 0, MAP_ELEMS);
-				taken = before - settle();
+				taken = before - settled_kb();
 				start = now_us();
 				close_all(fds, n);
 				while (before - free_kb() > taken / 10) {

@@ -582,17 +582,6 @@ static void print_median(const char *what, double *v, int nr)
 	fflush(stdout);
 }
 
-static double mem_free(void)
-{
-	double kb = settled_kb();
-
-	if (kb < 0) {
-		fprintf(stderr, "demo: free memory does not settle\n");
-		exit(1);
-	}
-	return kb;
-}
-
 /* kB that a map takes with its first @live elements in it */
 static double map_kb(__u32 max_entries, __u32 live, __u32 flags)
 {
@@ -600,7 +589,7 @@ static double map_kb(__u32 max_entries, __u32 live, __u32 flags)
 	double before, kb;
 	int fd;
 
-	before = mem_free();
+	before = settled_kb();
 	fd = bpf_create_map(BPF_MAP_TYPE_HASH, sizeof(key), sizeof(val),
 			    max_entries, flags);
 	if (fd < 0)
@@ -608,7 +597,7 @@ static double map_kb(__u32 max_entries, __u32 live, __u32 flags)
 	for (key = 0; key < live; key++)
 		if (bpf_map_update_elem(fd, &key, &val, BPF_NOEXIST))
 			die("update");
-	kb = before - mem_free();
+	kb = before - settled_kb();
 	close(fd);
 	return kb;
 }

@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "bench.h"
 #include "cgroup_helpers.h"
 #include "file_helpers.h"
@@ -21,8 +20,10 @@
 /* Where setup_cgroup_environment() has the cgroups */
 #define CGROUP_ROOT	"/mnt"
 #define CGROUP_WORK	CGROUP_ROOT "/cgroup-test-work-dir"
-#define CGROUP_MAP	CGROUP_WORK "/map"
-#define CGROUP_PROBE	CGROUP_WORK "/probe"
+
+/* and those of a map, as its other functions name them */
+#define CGROUP_MAP	"/map"
+#define CGROUP_PROBE	"/probe"
 
 static struct {
 	bool dynamic;
@@ -133,15 +134,6 @@ static void die(const char *what)
 	exit(1);
 }
 
-static void enter_cgroup(const char *cgroup)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
-	if (!write_file(path, "0"))
-		die(path);
-}
-
 static void validate(void)
 {
 	if (env.consumer_cnt != 1) {
@@ -245,11 +237,13 @@ static void setup_map(void)
 
 static void fill_map(void)
 {
-	int i, first;
+	int i;
 
-	for (i = 0; i < env.producer_cnt; i++)
-		for (first = 0; first < args.keys; first += HTAB_BENCH_BATCH)
-			run_prog(ctx.skel->progs.htab_add, i, first, 1);
+	for (i = 0; i < env.producer_cnt; i++) {
+		run_all(ctx.skel->progs.htab_add, i);
+		/* not yet what is measured */
+		atomic_swap(&ctx.hits[i].value, 0);
+	}
 	if (ctx.skel->bss->nr_failed) {
 		fprintf(stderr, "%llu keys could not be added\n",
 			(unsigned long long)ctx.skel->bss->nr_failed);
@@ -336,22 +330,17 @@ static double charged_kb(const char *cgroup)
 	char path[128];
 	long long bytes;
 
-	snprintf(path, sizeof(path), "%s/memory.current", cgroup);
+	snprintf(path, sizeof(path), CGROUP_WORK "%s/memory.current", cgroup);
 	bytes = read_number(path, "");
 	if (bytes < 0)
 		die(path);
 	return bytes / 1024.0;
 }
 
-static double settle(void)
+static void leave_cgroup(void)
 {
-	double kb = settled_kb();
-
-	if (kb < 0) {
-		fprintf(stderr, "free memory keeps changing\n");
-		exit(1);
-	}
-	return kb;
+	if (!write_file(CGROUP_ROOT "/cgroup.procs", "0"))
+		die("leaving a cgroup");
 }
 
 /* Whether there is a cgroup to ask. Maps are charged on some kernels only. */
@@ -365,16 +354,17 @@ static bool setup_cgroups(void)
 		return false;
 	atexit(cleanup_cgroup_environment);
 	write_file(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
-	if (mkdir(CGROUP_MAP, 0755) || mkdir(CGROUP_PROBE, 0755))
-		die(CGROUP_WORK);
-	if (access(CGROUP_PROBE "/memory.current", R_OK))
+	close(create_and_get_cgroup(CGROUP_MAP));
+	close(create_and_get_cgroup(CGROUP_PROBE));
+	if (access(CGROUP_WORK CGROUP_PROBE "/memory.current", R_OK))
 		return false;
-	enter_cgroup(CGROUP_PROBE);
+	if (join_cgroup(CGROUP_PROBE))
+		exit(1);
 	before = charged_kb(CGROUP_PROBE);
 	fd = bpf_create_map(BPF_MAP_TYPE_ARRAY, 4, 4096, 256, 0);
 	if (fd < 0)
 		die("array");
-	enter_cgroup(CGROUP_ROOT);
+	leave_cgroup();
 	before = charged_kb(CGROUP_PROBE) - before;
 	close(fd);
 	return before >= 1024;
@@ -426,16 +416,16 @@ static void setup_mem_map(int producers)
 	warm = load_with(create_map(1));
 	run_prog(warm->progs.htab_add, 0, 0, 1);
 	htab_bench__destroy(warm);
-	free_kb();
 	warm = load_with(create_map(1));
-	mem.free.before = settle();
+	mem.free.before = settled_kb();
 	if (mem.charged) {
-		enter_cgroup(CGROUP_MAP);
+		if (join_cgroup(CGROUP_MAP))
+			exit(1);
 		mem.cgroup.before = charged_kb(CGROUP_MAP);
 	}
 	fd = create_map(max_entries(producers));
 	if (mem.charged)
-		enter_cgroup(CGROUP_ROOT);
+		leave_cgroup();
 	ctx.skel = load_with(fd);
 	htab_bench__destroy(warm);
 }

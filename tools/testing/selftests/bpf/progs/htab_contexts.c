@@ -4,6 +4,7 @@
 #include <bpf/bpf_tracing.h>
 #include "htab_contexts.h"
 #include "htab_common.h"
+#include "test_task.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -41,7 +42,6 @@ struct {
 };
 
 /* set by user space */
-int pid;
 __u64 keys[MAX_CPUS][MAX_STEPS];
 
 /* results */
@@ -50,12 +50,6 @@ __u64 absent;	/* runs without an inner map */
 __u64 spent;	/* runs with interrupts off that met -ENOMEM */
 struct htab_count updates;
 struct htab_count deletes;
-
-static __always_inline bool other_task(void)
-{
-	/* 0 is the idle task's */
-	return !pid || bpf_get_current_pid_tgid() >> 32 != pid;
-}
 
 /* Insert this CPU's next key and replace it, delete every other one. Look each
  * time. The program stays on its CPU, and nothing but itself runs this there.

@@ -8,7 +8,7 @@
 SEC("kprobe/sys_nanosleep")
 int NAME(kprobe)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(false);
 	return 0;
 }
@@ -17,7 +17,7 @@ int NAME(kprobe)(void *ctx)
 SEC("kretprobe/sys_nanosleep")
 int NAME(kretprobe)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(true);
 	return 0;
 }
@@ -25,7 +25,7 @@ int NAME(kretprobe)(void *ctx)
 SEC("tp/syscalls/sys_enter_nanosleep")
 int NAME(tracepoint)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(false);
 	return 0;
 }
@@ -33,7 +33,7 @@ int NAME(tracepoint)(void *ctx)
 SEC("raw_tp/sys_enter")
 int NAME(raw_tp)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(false);
 	return 0;
 }
@@ -42,7 +42,7 @@ int NAME(raw_tp)(void *ctx)
 SEC("raw_tp/sched_switch")
 int NAME(raw_tp_irqoff)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(true);
 	return 0;
 }
@@ -58,7 +58,7 @@ int NAME(nmi)(void *ctx)
 SEC("fentry/hrtimer_nanosleep")
 int NAME(fentry)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(false);
 	return 0;
 }
@@ -66,7 +66,7 @@ int NAME(fentry)(void *ctx)
 SEC("fexit/hrtimer_nanosleep")
 int NAME(fexit)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP(false);
 	return 0;
 }
@@ -114,7 +114,7 @@ int NAME(cgroup_skb)(void *ctx)
 SEC("fentry.s/__x64_sys_nanosleep")
 int NAME(fentry_s)(void *ctx)
 {
-	if (!other_task())
+	if (test_task())
 		STEP_ONCE();
 	return 0;
 }
@@ -124,7 +124,7 @@ int NAME(lsm_s)(void *ctx)
 {
 	int i;
 
-	for (i = 0; i < STEPS_PER_EXEC && !other_task(); i++)
+	for (i = 0; i < STEPS_PER_EXEC && test_task(); i++)
 		STEP_ONCE();
 	return 0;
 }

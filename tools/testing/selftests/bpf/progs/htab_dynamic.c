@@ -4,6 +4,7 @@
 #include <bpf/bpf_tracing.h>
 #include "htab_common.h"
 #include "htab_dynamic.h"
+#include "test_task.h"
 
 #define MAX_LOOP	512
 
@@ -35,7 +36,6 @@ struct {
 };
 
 /* set by user space; programs do nothing for other processes */
-int pid;
 __u64 max_steps;
 __u64 burst;
 __u64 burst_first;
@@ -56,12 +56,6 @@ struct htab_count own[NR_OWNERS];
 __u32 depth[MAX_CPUS];
 __u64 turn[NR_OWNERS][MAX_CPUS];
 
-static __always_inline bool other_task(void)
-{
-	/* 0 is the idle task's */
-	return !pid || bpf_get_current_pid_tgid() >> 32 != pid;
-}
-
 /* Insert a key and replace it; delete it when it is odd. Look each time. */
 static __always_inline void step(void *map, __u64 key)
 {
@@ -81,7 +75,7 @@ static __always_inline void step(void *map, __u64 key)
 
 static __always_inline int one_step(void *map)
 {
-	if (other_task() || steps >= max_steps)
+	if (!test_task() || steps >= max_steps)
 		return 0;
 	step(map, steps++);
 	return 0;
@@ -92,7 +86,7 @@ static __always_inline int inner_step(void)
 	__u32 zero = 0;
 	void *map;
 
-	if (other_task() || steps >= max_steps)
+	if (!test_task() || steps >= max_steps)
 		return 0;
 	map = bpf_map_lookup_elem(&outer, &zero);
 	if (!map)
@@ -132,7 +126,7 @@ static __always_inline int nested_once(void)
 {
 	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
 
-	if (other_task() || depth[cpu])
+	if (!test_task() || depth[cpu])
 		return 0;
 	depth[cpu] = 1;
 	__sync_fetch_and_add(&hits, 1);
@@ -190,7 +184,7 @@ static __always_inline int inner_any(void)
 	struct htab_val val;
 	void *map;
 
-	if (other_task())
+	if (!test_task())
 		return 0;
 	key = cpu * SLOTS_PER_CPU + nr % SLOTS_PER_CPU;
 	map = bpf_map_lookup_elem(&outer, &zero);
@@ -217,7 +211,7 @@ int burst_irqoff(void *ctx)
 	__u64 i, key, nr = burst;
 	struct htab_val val;
 
-	if (other_task() || !nr)
+	if (!test_task() || !nr)
 		return 0;
 	burst = 0;
 	for (i = 0; i < MAX_LOOP && i < nr; i++) {
@@ -275,7 +269,7 @@ int BPF_PROG(reenter_deep)
 	struct htab_val val;
 	__u64 key;
 
-	if (other_task() || depth[cpu] >= max_depth)
+	if (!test_task() || depth[cpu] >= max_depth)
 		return 0;
 	level = depth[cpu]++;
 	if (level >= deepest)
@@ -294,7 +288,7 @@ int nested_perf_event(void *ctx)
 {
 	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
 
-	if (other_task())
+	if (!test_task())
 		return 0;
 	__sync_fetch_and_add(&hits, 1);
 	nested(OWNER_LOW, cpu);
@@ -307,7 +301,7 @@ int nested_kprobe(void *ctx)
 {
 	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
 
-	if (other_task())
+	if (!test_task())
 		return 0;
 	__sync_fetch_and_add(&hits, 1);
 	nested(OWNER_LOW, cpu);

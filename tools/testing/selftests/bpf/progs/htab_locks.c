@@ -4,6 +4,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "htab_locks.h"
+#include "test_task.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -56,7 +57,6 @@ struct {
 } locked_array SEC(".maps");
 
 /* set by user space */
-int pid;
 __u32 turn;
 __u32 hot_key;
 __u32 own_keys[NR_OWN];
@@ -85,8 +85,7 @@ static __always_inline int count(struct lock_count *c, int err)
 
 static __always_inline bool enter(__u32 cpu)
 {
-	/* 0 is the idle task's */
-	if (!pid || bpf_get_current_pid_tgid() >> 32 != pid || depth[cpu])
+	if (!test_task() || depth[cpu])
 		return false;
 	depth[cpu] = 1;
 	hits++;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "test_task.h"
 
 #define MAX_BURST 512
 
@@ -28,7 +29,6 @@ struct {
 } percpu SEC(".maps");
 
 /* set by user space */
-int pid;
 __u64 first_key;
 __u32 burst;
 void *hold_ptr;
@@ -47,7 +47,7 @@ static __always_inline void add_keys(void *map)
 	__u64 key;
 	int err;
 
-	if (bpf_get_current_pid_tgid() >> 32 != pid || !n)
+	if (!test_task() || !n)
 		return;
 	burst = 0;
 	for (i = 0; i < MAX_BURST; i++) {
@@ -87,7 +87,7 @@ int BPF_PROG(hold)
 {
 	__u64 key = 0, buf;
 
-	if (bpf_get_current_pid_tgid() >> 32 != pid || !hold_ptr)
+	if (!test_task() || !hold_ptr)
 		return 0;
 	bpf_map_lookup_elem(&hash, &key);
 	held = 1;

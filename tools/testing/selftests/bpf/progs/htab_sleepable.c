@@ -2,6 +2,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "test_task.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -55,7 +56,6 @@ struct {
 };
 
 /* set by user space */
-int pid;
 __u32 slot;
 void *hold_ptr;
 
@@ -72,7 +72,7 @@ static __always_inline int step_percpu(void *map)
 	__u32 key = steps;
 	__u64 val = key + 1;
 
-	if (bpf_get_current_pid_tgid() >> 32 != pid)
+	if (!test_task())
 		return 0;
 	steps++;
 	if (bpf_map_update_elem(map, &key, &val, BPF_ANY) ||
@@ -105,7 +105,7 @@ static __always_inline int step_outer(void *outer)
 	__u64 val = key + 1, *found;
 	void *map;
 
-	if (bpf_get_current_pid_tgid() >> 32 != pid)
+	if (!test_task())
 		return 0;
 	steps++;
 	map = bpf_map_lookup_elem(outer, &zero);
@@ -140,7 +140,7 @@ static __always_inline int hold(void *outer)
 	__u32 key = 0;
 	void *map;
 
-	if (bpf_get_current_pid_tgid() >> 32 != pid || !hold_ptr)
+	if (!test_task() || !hold_ptr)
 		return 0;
 	key = slot;
 	map = bpf_map_lookup_elem(outer, &key);

@@ -4,6 +4,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "memcg.h"
+#include "test_task.h"
 
 struct hash_value {
 	char data[HASH_VALUE];
@@ -65,7 +66,6 @@ struct {
 } inode_storage SEC(".maps");
 
 /* set by user space */
-int pid;
 __u32 max_runs;		/* in each context */
 
 struct ctx_stats stats[NR_CTX];
@@ -101,12 +101,6 @@ static __always_inline void add(int ctx, bool with_trie)
 		prefix.data = key;
 		count(s, bpf_map_update_elem(&trie, &prefix, value, BPF_ANY));
 	}
-}
-
-static __always_inline bool test_task(void)
-{
-	/* 0 is the idle task's */
-	return pid && bpf_get_current_pid_tgid() >> 32 == pid;
 }
 
 SEC("raw_tp/sys_enter")
