@@ -35,7 +35,8 @@
  *    to slab while a reader could see it;
  *  - the statistics of an allocator that nobody uses do not add up, or what
  *    waits for a grace period never gets there;
- *  - a task, or a softirq, found no memory where the machine had some;
+ *  - a task, or a softirq, found no memory where the machine had some. Not so
+ *    on PREEMPT_RT, if it did not wait for it;
  *  - the kernel has warned, or a CPU did not go down or up.
  *
  * After the first of these that can corrupt memory, the actors do nothing any
@@ -95,6 +96,8 @@ torture_param(int, stutter, 5,
 	      "Time between pauses of the kthreads (s), 0=disable");
 torture_param(int, runtime, 0,
 	      "Time until the verdict (s), 0=when the module is unloaded");
+torture_param(int, touch, 0,
+	      "Only touch a free object: 1=never handed out, 2=back in slab, 3=just freed");
 torture_param(int, verbose, 0, "Tell about the test's own kthreads");
 
 #define TORT		"bpf_mem_alloc" TORTURE_FLAG " "
@@ -474,9 +477,11 @@ static void *tort_get(struct tort_actor *actor, struct tort_alloc *tort,
 {
 	void *obj = tort_try_get(actor, tort, quick);
 
-	/* per-CPU areas are not to be had without waiting */
-	if (!obj && !irqs_disabled() && !in_nmi() && !tort->kind->percpu &&
-	    memory_is_free())
+	/* Without waiting per-CPU areas are not to be had, and on PREEMPT_RT
+	 * nothing is.
+	 */
+	if (!obj && !IS_ENABLED(CONFIG_PREEMPT_RT) && !irqs_disabled() &&
+	    !in_nmi() && !tort->kind->percpu && memory_is_free())
 		tort_error(actor, tort->nr, "no object with memory free", false);
 	return obj;
 }
@@ -616,10 +621,14 @@ static void *tort_get_waiting(struct tort_actor *actor, struct tort_alloc *tort)
 	int tries = 0, err = 0;
 	void *obj = NULL;
 
-	if (tort->kind->any)
+	if (tort->kind->any && !IS_ENABLED(CONFIG_PREEMPT_RT))
 		return tort_get(actor, tort, false);
 	while (!obj && !err && tries++ < FILL_TRIES) {
-		err = bpf_mem_cache_fill(&tort->ma);
+		if (!tort->kind->any)
+			err = bpf_mem_cache_fill(&tort->ma);
+		else if (tries > 1)
+			/* nobody can fill these: irq_work does it meanwhile */
+			schedule_timeout_uninterruptible(1);
 		if (!err)
 			obj = tort_try_get(actor, tort, false);
 	}
@@ -1353,10 +1362,60 @@ static int bpf_mem_torture_timeout(void *arg)
 	return 0;
 }
 
+/*
+ * What KASAN has to report, and what it must not. An object that was just
+ * freed, in a read section, is legal to look at; it is the last one here.
+ */
+static int __init tort_touch(void)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 8 * sizeof(long),
+		.link_off = LINK_OFF,
+		.percpu_off = -1,
+		.numa_node = NUMA_NO_NODE,
+	};
+	struct bpf_mem_alloc_stats stats;
+	struct bpf_mem_alloc ma;
+	unsigned long *obj, *next;
+	int i, err;
+
+	err = bpf_mem_alloc_init_opts(&ma, &opts);
+	if (err)
+		return err;
+	obj = bpf_mem_cache_alloc(&ma);
+	if (!obj) {
+		bpf_mem_alloc_destroy(&ma);
+		return -ENOMEM;
+	}
+	/* the next one to be handed out: nobody has overwritten the link */
+	next = *(void **)((void *)obj + LINK_OFF);
+	if (touch == 1 && next)
+		pr_alert(TORT "never handed out: %lx\n", READ_ONCE(*next));
+
+	rcu_read_lock();
+	bpf_mem_cache_free(&ma, obj);
+	if (touch == 3)
+		pr_alert(TORT "just freed: %lx\n", READ_ONCE(*obj));
+	rcu_read_unlock();
+
+	for (i = 0; touch == 2 && i < QUIET_TIMEOUT; i++) {
+		bpf_mem_alloc_get_stats(&ma, &stats);
+		if (!stats.waiting)
+			break;
+		schedule_timeout_uninterruptible(1);
+	}
+	if (touch == 2)
+		pr_alert(TORT "back in slab: %lx\n", READ_ONCE(*obj));
+	bpf_mem_alloc_destroy(&ma);
+	return 0;
+}
+
 static int __init tort_init(void)
 {
 	int i, err;
 
+	if (touch)
+		return tort_touch() ?: -EAGAIN;
 	if (!torture_init_begin("bpf_mem_alloc", verbose))
 		return -EBUSY;
 	if (ntasks < 0)

@@ -30,6 +30,11 @@
  * asked to bring new ones. Free never does more than link the object into a
  * list.
  *
+ * On PREEMPT_RT those locks sleep, and whoever holds one can be preempted, so
+ * that interrupts which are on tell nothing. There a refill at once brings only
+ * what the map has already; irq_work, which has a thread of its own, the worker
+ * and those who wait for memory bring the rest.
+ *
  * An object may be handed out again before a grace period has passed, to the
  * users of the same allocator only. It goes back to slab after an RCU grace
  * period and, if sleepable programs use it, an RCU Tasks Trace one.
@@ -70,6 +75,8 @@
 #define MAX_SIZE		SZ_4K
 /* Larger objects than this are not kept in a pool */
 #define POOL_MAX_CHARGE		SZ_64K
+/* Objects that KASAN keeps from being handed out again, see quarantined() */
+#define QUARANTINE_OBJS		(IS_ENABLED(CONFIG_KASAN) ? 512 : 0)
 /* What a CPU asks for first; it doubles up to a good half of the cache */
 #define FIRST_BATCH		4
 /* A worker that found no memory is not asked again for so long */
@@ -211,6 +218,42 @@ static __always_inline void **link_of(void *obj, int link_off)
 	return obj + link_off;
 }
 
+/*
+ * What no user has had yet is none of their business, and KASAN can tell. The
+ * word at @word is ours.
+ */
+static __always_inline void hide_object(struct bpf_mem_pool *pool, void *obj,
+					void *word)
+{
+	if (IS_ENABLED(CONFIG_KASAN) && pool->slab)
+		bpf_mem_hide(pool->slab->kc, obj, word);
+}
+
+static __always_inline void show_object(struct bpf_mem_pool *pool, void *obj)
+{
+	if (IS_ENABLED(CONFIG_KASAN) && pool->slab)
+		bpf_mem_show(pool->slab->kc, obj);
+}
+
+/* An object on its way to a user of @mc */
+static __always_inline void *shown(struct bpf_mem_cache *mc, void *obj)
+{
+	if (IS_ENABLED(CONFIG_KASAN) && obj)
+		show_object(mc->pool, obj - mc->head_room);
+	return obj;
+}
+
+/*
+ * With KASAN a freed object goes to slab, where KASAN knows it for free, as
+ * soon as its readers allow it: it is not handed out again before, if others
+ * can be had, and if not too many wait already.
+ */
+static __always_inline bool quarantined(struct bpf_mem_cache *mc)
+{
+	return QUARANTINE_OBJS &&
+	       atomic_long_read(&mc->nr_waiting) < QUARANTINE_OBJS;
+}
+
 static __always_inline void chain_add(struct chain *ch, void *obj, int link_off)
 {
 	*link_of(obj, link_off) = ch->first;
@@ -230,7 +273,8 @@ static __always_inline void push_shared(void **list, struct chain *ch,
 	void *old = READ_ONCE(*list), *seen;
 
 	for (;;) {
-		*link_of(ch->last, link_off) = old;
+		/* depot_take_list() may look at it, see there */
+		WRITE_ONCE(*link_of(ch->last, link_off), old);
 		seen = cmpxchg(list, old, ch->first);
 		if (seen == old)
 			break;
@@ -275,11 +319,16 @@ static __always_inline void depot_take_list(struct bpf_mem_cache *mc,
 			return;
 		last = first;
 		nr = 1;
-		while ((next = *link_of(last, mc->link_off)) && nr < n) {
+		/*
+		 * drain_list() may take it all from under us and push it to
+		 * another list, which changes the last link.
+		 */
+		while ((next = READ_ONCE(*link_of(last, mc->link_off))) &&
+		       nr < n) {
 			last = next;
 			nr++;
 		}
-		/* a producer may have come in, a consumer cannot */
+		/* then, and when a producer came in, once more */
 	} while (cmpxchg(list, first, next) != first);
 
 	*link_of(last, mc->link_off) = ch->first;
@@ -410,9 +459,12 @@ static notrace bool pool_take(struct bpf_mem_cache *mc, struct chain *ch)
 			continue;
 		area = *(void **)obj;
 		*(void **)obj = NULL;
+		show_object(pool, obj);
 		obj += mc->head_room;
 		if (pool->percpu_size)
 			*(void **)(obj + mc->percpu_off) = area;
+		hide_object(pool, obj - mc->head_room,
+			    link_of(obj, mc->link_off));
 		chain_add(ch, obj, mc->link_off);
 		atomic_inc(&mc->borrowed);
 		atomic_long_inc(&mc->nr_objs);
@@ -594,14 +646,14 @@ static __always_inline void *alloc_irqoff(struct bpf_mem_cpu *c, bool retry)
 	u32 cnt;
 
 	if (unlikely(READ_ONCE(c->busy)))
-		return alloc_nested(c, retry);
+		return shown(c->cache, alloc_nested(c, retry));
 	cpu_enter(c);
 	cnt = c->cnt;
 	if (unlikely(cnt <= c->wake))
-		return alloc_slow(c, retry);
+		return shown(c->cache, alloc_slow(c, retry));
 	obj = cpu_pop(c, cnt);
 	cpu_leave(c);
-	return obj;
+	return shown(c->cache, obj);
 }
 
 /* The list is too long (@obj is NULL), or an NMI could not reach it */
@@ -623,6 +675,13 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 {
 	u32 cnt;
 
+	if (quarantined(c->cache)) {
+		struct chain ch = { obj, obj, 1 };
+
+		give_up(c->cache, &ch);
+		request_service(c);
+		return;
+	}
 	if (unlikely(READ_ONCE(c->busy))) {
 		free_slow(c, obj);
 		return;
@@ -641,6 +700,7 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 
 static void slab_free(struct bpf_mem_pool *pool, void *obj, void *area)
 {
+	show_object(pool, obj);
 	if (pool->percpu_size)
 		free_percpu((void __percpu *)area);
 	if (pool->slab)
@@ -676,7 +736,7 @@ static void destroy_object(struct bpf_mem_cache *mc, void *obj)
 	void *area = NULL;
 
 	if (mc->pool->percpu_size)
-		area = *(void **)(obj + mc->percpu_off);
+		area = *(void **)(shown(mc, obj) + mc->percpu_off);
 	slab_free(mc->pool, obj - mc->head_room, area);
 }
 
@@ -690,6 +750,7 @@ static void *create_object(struct bpf_mem_cache *mc, gfp_t gfp)
 	obj += mc->head_room;
 	if (mc->pool->percpu_size)
 		*(void **)(obj + mc->percpu_off) = area;
+	hide_object(mc->pool, obj - mc->head_room, link_of(obj, mc->link_off));
 	return obj;
 }
 
@@ -931,6 +992,7 @@ static bool pool_fill(struct bpf_mem_pool *pool, gfp_t gfp)
 		if (!obj)
 			return false;
 		*(void **)obj = area;
+		hide_object(pool, obj, obj);
 		if (cmpxchg(gap, NULL, obj)) {
 			slab_free(pool, obj, area);
 			return true;
@@ -964,19 +1026,21 @@ static void reserve_learn(struct bpf_mem_cache *mc)
 
 static __always_inline void set_batch(struct bpf_mem_cpu *c, u32 batch)
 {
-	c->batch = min_t(u32, batch, c->cache->max_batch);
+	/* bpf_mem_cache_fill() may look at it from another CPU */
+	WRITE_ONCE(c->batch, min_t(u32, batch, c->cache->max_batch));
 	WRITE_ONCE(c->low, max(c->batch * 2 / 3, 1));
 	c->wake = c->low / 2;
 }
 
 /*
  * Bring this CPU's list above its low mark, first from what the map has, then
- * from slab unless @gfp is 0. Preemption is off, and the caller holds the
+ * from slab unless @gfp is 0. The caller stays on this CPU, and holds the
  * guard. Returns how many objects are missing.
  */
 static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 {
 	struct bpf_mem_cache *mc = c->cache;
+	bool last_resort = quarantined(mc) && !READ_ONCE(mc->stock);
 	struct chain ch = {};
 	unsigned long flags;
 	u32 want = 0;
@@ -986,7 +1050,8 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	cpu_drain_nested(c);
 	if (c->cnt < c->low) {
 		want = c->batch;
-		depot_take(mc, want, &ch);
+		if (!last_resort)
+			depot_take(mc, want, &ch);
 		want -= ch.nr;
 		if (ch.nr)
 			cpu_splice(c, &ch);
@@ -1000,6 +1065,8 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	create_chain(mc, want, gfp, &ch);
 	raw_local_irq_save(flags);
 	cpu_enter(c);
+	if (last_resort && ch.nr < want)
+		depot_take(mc, want - ch.nr, &ch);
 	if (ch.nr)
 		cpu_splice(c, &ch);
 	/* a CPU that goes on asking gets more at a time */
@@ -1021,37 +1088,38 @@ static notrace bool refill_direct(struct bpf_mem_cpu __percpu *pcpu)
 	bool ok;
 	u32 bit;
 
-	if (IS_ENABLED(CONFIG_PREEMPT_RT) || raw_irqs_disabled() || in_nmi())
+	if (raw_irqs_disabled() || in_nmi())
 		return false;
 	preempt_disable_notrace();
 	svc = raw_cpu_ptr(&bpf_mem_service);
 	c = raw_cpu_ptr(pcpu);
 	bit = in_irq() ? 4 : in_serving_softirq() ? 2 : 1;
 	if (!(READ_ONCE(svc->refilling) & bit)) {
-		WRITE_ONCE(svc->refilling, svc->refilling | bit);
+		WRITE_ONCE(svc->refilling, READ_ONCE(svc->refilling) | bit);
 		barrier();
-		refill(c, GFP_NOW);
+		refill(c, IS_ENABLED(CONFIG_PREEMPT_RT) ? 0 : GFP_NOW);
 		barrier();
-		WRITE_ONCE(svc->refilling, svc->refilling & ~bit);
+		WRITE_ONCE(svc->refilling, READ_ONCE(svc->refilling) & ~bit);
 	}
 	ok = READ_ONCE(c->cnt);
 	preempt_enable_notrace();
 	return ok;
 }
 
-/* In irq_work, on the CPU of @c */
+/*
+ * In irq_work, on the CPU of @c. On PREEMPT_RT that is in a thread of this CPU,
+ * which may sleep for the locks of the allocators as others may.
+ */
 static notrace void service(struct bpf_mem_cpu *c)
 {
-	bool may_create = !IS_ENABLED(CONFIG_PREEMPT_RT);
 	struct bpf_mem_cache *mc = c->cache;
 	unsigned long retry = READ_ONCE(mc->retry);
+	bool may_create, pool_low;
 	unsigned long flags;
-	bool pool_low;
 	u32 missing;
 
 	/* atomic per-CPU allocation has little to give: the worker does it */
-	if (mc->pool->percpu_size || READ_ONCE(mc->dying))
-		may_create = false;
+	may_create = !mc->pool->percpu_size && !READ_ONCE(mc->dying);
 
 	missing = refill(c, may_create ? GFP_NOW : 0);
 	if (missing) {
@@ -1650,6 +1718,7 @@ static __always_inline void *cache_alloc(struct bpf_mem_cpu __percpu *pcpu)
 	}
 	obj = cpu_pop(c, cnt);
 	cpu_leave(c);
+	obj = shown(c->cache, obj);
 	raw_local_irq_restore(flags);
 	return obj;
 slow:
@@ -1733,7 +1802,8 @@ EXPORT_SYMBOL_GPL(bpf_mem_cache_free_irqoff);
  * @ma: a fixed-size allocator
  *
  * Brings this CPU's list above its low mark if this context may allocate
- * (interrupts on, no NMI, not within another refill), else does nothing.
+ * (interrupts on, no NMI, not within another refill), else does nothing. On
+ * PREEMPT_RT it does not allocate: it brings what has been freed before.
  *
  * Context: any.
  * Return: true if this CPU has an object.

@@ -15,6 +15,7 @@
 #include <linux/irq_work.h>
 #include <linux/irqflags.h>
 #include <linux/jiffies.h>
+#include <linux/kasan.h>
 #include <linux/kprobes.h>
 #include <linux/list.h>
 #include <linux/log2.h>
@@ -78,6 +79,18 @@ static inline int bpf_mem_charge(struct obj_cgroup *objcg, gfp_t gfp,
 	err = obj_cgroup_charge(objcg, gfp, size);
 	current_restore_flags(pflags, PF_MEMALLOC);
 	return err;
+}
+
+/* KASAN reports who touches @obj, a whole one of @kc, except for @word */
+static inline void bpf_mem_hide(struct kmem_cache *kc, void *obj, void *word)
+{
+	kasan_poison_object_data(kc, obj);
+	kasan_unpoison_shadow(word, sizeof(void *));
+}
+
+static inline void bpf_mem_show(struct kmem_cache *kc, void *obj)
+{
+	kasan_unpoison_object_data(kc, obj);
 }
 
 #endif /* __BPF_MEMALLOC_INTERNAL_H */

@@ -141,6 +141,12 @@ static inline int kprobe_type(void)
 	return read_number("/sys/bus/event_source/devices/kprobe/type", "");
 }
 
+/* There programs get what maps have ready, and nothing from slab. */
+static inline bool is_preempt_rt(void)
+{
+	return read_number("/sys/kernel/realtime", "") == 1;
+}
+
 /* Replace what a file of one line holds; tell what it was. */
 static inline void swap_line(const char *path, const char *line, char *old,
 			     int len)
