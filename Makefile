@@ -40,14 +40,20 @@ as-user:
 else
 
 .PHONY: help deps series tree refresh check-series check-builds check-docs \
-	kernel base-kernel debug-kernel nomemcg-kernel selftests run bench \
-	shell test record-base clean
+	kernel base-kernel debug-kernel kcsan-kernel rt-kernel nomemcg-kernel \
+	selftests run bench shell test record-base check-all check-debug \
+	check-kcsan check-rt clean
 
 help:
 	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
 
 ## make run           build, boot, and show the table: this series beside its base
 ## make test          all tests
+## make check-all     all of the following, for hours; what fails does not stop it:
+## make check-debug   our selftests under KASAN, lockdep, kmemleak and the like
+## make check-kcsan   data races of maps and allocator in our selftests
+## make check-rt      our selftests on PREEMPT_RT, with lockdep
+##
 ## make bench         measure and plot this series beside its base, in out/bench
 ## make record-base   write anew in tests/base what passes on the base kernel
 ##
@@ -61,6 +67,8 @@ help:
 ## make kernel        build/obj: the series' kernel
 ## make base-kernel   build/obj-base: the base's
 ## make debug-kernel  build/obj-debug: the series' with lockdep, KASAN and the like
+## make kcsan-kernel  build/obj-kcsan: the series' by clang, with KCSAN
+## make rt-kernel     build/obj-rt: the base's with its RT patch, and the series on that
 ## make nomemcg-kernel  build/obj-nomemcg: the series' without memory cgroups
 ## make selftests     build/selftests: the series' BPF selftests
 ## make shell         a shell in the series' kernel; vm/run --help tells more
@@ -103,6 +111,16 @@ base-kernel: tree
 debug-kernel: tree
 	@vm/build $(tree) $(obj)-debug vm/series.config vm/debug.config
 
+# Only what the series touches is looked at: the base has races of its own.
+kcsan_files := memalloc map_lock hashtab percpu_freelist bpf_lru_list map_in_map
+kcsan-kernel: tree
+	@KMAKE="CC=clang KCSAN_SANITIZE=n $(kcsan_files:%=KCSAN_SANITIZE_%.o=y)" \
+		vm/build $(tree) $(obj)-kcsan vm/series.config vm/kcsan.config
+
+rt-kernel: tree
+	@series/rt
+	@vm/build $(tree)-rt $(obj)-rt vm/series.config vm/rt.config vm/rt-debug.config
+
 nomemcg-kernel: tree
 	@vm/build $(tree) $(obj)-nomemcg vm/series.config vm/nomemcg.config
 
@@ -123,6 +141,22 @@ bench: kernel base-kernel selftests
 
 test: kernel base-kernel selftests
 	@tests/run
+
+check-debug: debug-kernel selftests
+	@tests/run debug
+
+check-kcsan: kcsan-kernel selftests
+	@tests/run kcsan
+
+check-rt: rt-kernel selftests
+	@tests/run rt
+
+# In the order of the time that they take, each whatever came out before it.
+parts := check-kcsan check-rt check-debug
+check-all:
+	@failed=; for part in $(parts); do \
+		echo "== $$part"; $(MAKE) $$part || failed="$$failed $$part"; \
+	done; echo "check-all:$${failed:+ failed:}$${failed:- all passed}"; [ -z "$$failed" ]
 
 # Built for the series' kernel, they run on the base's too: what is of either
 # kernel, libbpf looks up in the one that runs.
