@@ -150,6 +150,7 @@ struct bpf_mem_cache {
 	unsigned long retry;		/* in jiffies, 0: at once */
 	struct delayed_work work;
 	struct rcu_head rcu;
+	struct list_head list;	/* in caches, until it is being destroyed */
 };
 
 /* What an allocator has learnt to keep ready. Sizes never change. */
@@ -188,6 +189,9 @@ struct bpf_mem_pool {
 static LIST_HEAD(slabs);
 static LIST_HEAD(pools);
 static DEFINE_MUTEX(slabs_mutex);	/* and pools */
+static LIST_HEAD(caches);
+/* Taken in CPU hotplug, which kmem_cache_create() waits for: not slabs_mutex */
+static DEFINE_MUTEX(caches_mutex);
 static struct kmem_cache *cache_cache;
 
 /* Lists of this CPU's struct bpf_mem_cpu that want service, and the guards */
@@ -1188,12 +1192,33 @@ static notrace void service_irq_work(struct irq_work *work)
 	rcu_read_unlock();
 }
 
-/* An offline CPU has no irq_work, and no context but this one */
+/* All that the list of a CPU has, when nobody uses that any more */
+static void drain_cpu(struct bpf_mem_cache *mc, int cpu)
+{
+	struct bpf_mem_cpu *c = per_cpu_ptr(mc->pcpu, cpu);
+
+	drain_list(mc, &c->head);
+	WRITE_ONCE(c->cnt, 0);
+	drain_list(mc, &c->nested);
+}
+
+/*
+ * An offline CPU has no irq_work, and no context but this one. Others can have
+ * what its lists hold.
+ */
 static int service_dead_cpu(unsigned int cpu)
 {
+	struct bpf_mem_cache *mc;
+
 	rcu_read_lock();
 	service_run(per_cpu_ptr(&bpf_mem_service, cpu));
 	rcu_read_unlock();
+	mutex_lock(&caches_mutex);
+	list_for_each_entry(mc, &caches, list) {
+		drain_cpu(mc, cpu);
+		gp_start(mc, false);
+	}
+	mutex_unlock(&caches_mutex);
 	return 0;
 }
 
@@ -1213,15 +1238,17 @@ static void destroy_step(struct bpf_mem_cache *mc)
 		cache_free(mc);
 		return;
 	}
+	/* a CPU that dies now has its lists drained here, and here only */
+	mutex_lock(&caches_mutex);
+	list_del_init(&mc->list);
+	mutex_unlock(&caches_mutex);
 	for_each_possible_cpu(cpu) {
 		struct bpf_mem_cpu *c = per_cpu_ptr(mc->pcpu, cpu);
 
 		/* pairs with the cmpxchg() in service_run() */
 		while (smp_load_acquire(&c->service) != SERVICE_IDLE)
 			schedule_timeout_uninterruptible(1);
-		drain_list(mc, &c->head);
-		c->cnt = 0;
-		drain_list(mc, &c->nested);
+		drain_cpu(mc, cpu);
 	}
 	for (i = 0; mc->reserve && i < RESERVE_SLOTS; i++)
 		drain_list(mc, &mc->reserve->slots[i]);
@@ -1466,6 +1493,9 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		c->starved = (u32)jiffies - 1;
 	}
 	mc->objcg = bpf_mem_get_objcg();
+	mutex_lock(&caches_mutex);
+	list_add(&mc->list, &caches);
+	mutex_unlock(&caches_mutex);
 	return pcpu;
 
 put_pool:

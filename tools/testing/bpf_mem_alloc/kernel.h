@@ -358,6 +358,13 @@ static inline void list_del(struct list_head *entry)
 	entry->prev->next = entry->next;
 }
 
+static inline void list_del_init(struct list_head *entry)
+{
+	list_del(entry);
+	entry->next = entry;
+	entry->prev = entry;
+}
+
 /* CPU hotplug and init */
 #define CPUHP_BP_PREPARE_DYN	0
 int cpuhp_setup_state_nocalls(int state, const char *name, void *startup,

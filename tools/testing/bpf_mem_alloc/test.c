@@ -1535,6 +1535,54 @@ static void destroy_after_cpu_died(void **state)
 	destroy(&u);
 }
 
+/* What lies on a CPU that went away is not kept from the others */
+static void dead_cpu_gives_back(void **state)
+{
+	struct inspect before, dead, after;
+	struct bpf_mem_alloc_stats stats;
+	struct move m;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	m = (struct move){ &u, ptrs, 40, 0 };
+	on_cpu(1, do_alloc, &m);
+	assert_int_equal(m.got, m.n);
+	on_cpu(1, do_free, &m);
+	emul_settle();
+	inspect_charged(&u, &before);
+	assert_true(before.cpu >= m.n);
+
+	emul_cpu_dead(1);
+	inspect_charged(&u, &dead);
+	assert_int_equal(dead.all, before.all);
+	assert_int_equal(dead.cpu, 0);
+	bpf_mem_alloc_get_stats(&u.ma, &stats);
+	assert_int_equal(stats.cached, 0);
+	assert_int_equal(stats.waiting, before.cpu);
+
+	/* another CPU has it without slab */
+	n = user_alloc_many_irqoff(&u, ptrs, m.n);
+	assert_int_equal(n, m.n);
+	inspect_charged(&u, &after);
+	assert_int_equal(after.pool, before.pool);
+	user_free_many(&u, ptrs, n);
+
+	/* and what nobody wants goes back */
+	emul_cpu_dead(0);
+	emul_settle();
+	inspect_charged(&u, &after);
+	assert_int_equal(after.all, after.stock + after.reserve);
+
+	/* it works as before when it has come back */
+	on_cpu(1, do_alloc, &m);
+	assert_int_equal(m.got, m.n);
+	on_cpu(1, do_free, &m);
+	destroy(&u);
+	emul_settle();
+	assert_int_equal(emul.objects, 0);
+}
+
 static void many_allocators(void **state)
 {
 	static struct user users[64];
@@ -1618,6 +1666,7 @@ int main(int argc, char **argv)
 		T(destroy_meets_callback),
 		T(destroy_meets_worker),
 		T(destroy_after_cpu_died),
+		T(dead_cpu_gives_back),
 		T(many_allocators),
 		T(jiffies_wrap),
 	};
