@@ -41,18 +41,24 @@ else
 
 .PHONY: help deps series tree refresh check-series check-builds check-docs \
 	kernel base-kernel debug-kernel kcsan-kernel rt-kernel nomemcg-kernel \
-	selftests run bench shell test record-base check-all check-debug \
-	check-kcsan check-rt clean
+	slab-kernel up-kernel selftests run bench shell test record-base \
+	check-all check-wide check-debug check-kcsan check-rt check-slab \
+	check-up check-lint clean
 
 help:
 	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
 
 ## make run           build, boot, and show the table: this series beside its base
 ## make test          all tests
-## make check-all     all of the following, for hours; what fails does not stop it:
+## make check-all     check-builds and all of the following, for hours; what fails does
+##                    not stop it:
+## make check-wide    some selftests with other numbers of CPUs
 ## make check-debug   our selftests under KASAN, lockdep, kmemleak and the like
 ## make check-kcsan   data races of maps and allocator in our selftests
 ## make check-rt      our selftests on PREEMPT_RT, with lockdep
+## make check-slab    our selftests with SLAB, without preemption
+## make check-up      our selftests with CONFIG_SMP=n
+## make check-lint    W=1 of gcc and clang, and sparse, on what the series touches
 ##
 ## make bench         measure and plot this series beside its base, in out/bench
 ## make record-base   write anew in tests/base what passes on the base kernel
@@ -70,6 +76,8 @@ help:
 ## make kcsan-kernel  build/obj-kcsan: the series' by clang, with KCSAN
 ## make rt-kernel     build/obj-rt: the base's with its RT patch, and the series on that
 ## make nomemcg-kernel  build/obj-nomemcg: the series' without memory cgroups
+## make slab-kernel   build/obj-slab: the series' with SLAB, without preemption
+## make up-kernel     build/obj-up: the series' for one CPU
 ## make selftests     build/selftests: the series' BPF selftests
 ## make shell         a shell in the series' kernel; vm/run --help tells more
 ## make deps          install the Debian packages that are missing
@@ -124,6 +132,12 @@ rt-kernel: tree
 nomemcg-kernel: tree
 	@vm/build $(tree) $(obj)-nomemcg vm/series.config vm/nomemcg.config
 
+slab-kernel: tree
+	@vm/build $(tree) $(obj)-slab vm/series.config vm/slab.config
+
+up-kernel: tree
+	@vm/build $(tree) $(obj)-up vm/series.config vm/up.config
+
 selftests: kernel
 	@vm/selftests $(tree) $(obj) $(selftests)
 
@@ -139,8 +153,11 @@ shell: kernel
 bench: kernel base-kernel selftests
 	@vm/bench/run $(tree) $(obj) $(obj)-base $(selftests) out/bench
 
-test: kernel base-kernel selftests
+test: kernel selftests
 	@tests/run
+
+check-wide: kernel selftests
+	@tests/run wide
 
 check-debug: debug-kernel selftests
 	@tests/run debug
@@ -151,8 +168,18 @@ check-kcsan: kcsan-kernel selftests
 check-rt: rt-kernel selftests
 	@tests/run rt
 
+check-slab: slab-kernel selftests
+	@tests/run slab
+
+check-up: up-kernel selftests
+	@tests/run up
+
+check-lint: kernel
+	@series/deps sparse
+	@vm/lint $(tree) $(obj) $(CURDIR)/build/lint
+
 # In the order of the time that they take, each whatever came out before it.
-parts := check-kcsan check-rt check-debug
+parts := check-lint check-wide check-builds check-up check-slab check-kcsan check-rt check-debug
 check-all:
 	@failed=; for part in $(parts); do \
 		echo "== $$part"; $(MAKE) $$part || failed="$$failed $$part"; \
