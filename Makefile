@@ -13,11 +13,17 @@ DEPS ?= git xz-utils perl python3 \
 	clang llvm iproute2 iputils-ping kmod qemu-system-x86 bats \
 	shellcheck libcmocka-dev spin ccache gnuplot-nox python3-sphinx
 
+goals := $(or $(MAKECMDGOALS),help)
+
+# What kernels for other architectures need besides, to be built and to run
+archs := arm64 i386
+deps_arm64 := gcc-aarch64-linux-gnu qemu-system-arm
+deps_i386 := gcc-i686-linux-gnu
+DEPS += $(foreach a,$(archs),$(if $(filter $(a)-% check-$(a) check-all,$(goals)),$(deps_$(a))))
+
 tree := $(CURDIR)/build/$(SERIES)
 obj := $(CURDIR)/build/obj
 selftests := $(CURDIR)/build/selftests
-
-goals := $(or $(MAKECMDGOALS),help)
 
 # Under sudo all but the packages is done as the user whose repository this is:
 # what root makes, a later run without sudo could not write.
@@ -43,7 +49,8 @@ else
 	kernel base-kernel debug-kernel kcsan-kernel rt-kernel nomemcg-kernel \
 	slab-kernel up-kernel selftests run bench shell test record-base \
 	check-all check-wide check-debug check-kcsan check-rt check-slab \
-	check-up check-lint clean
+	check-up check-lint $(archs:%=%-kernel) $(archs:%=%-selftests) \
+	$(archs:%=check-%) clean
 
 help:
 	@sed -n -e 's/$$(SERIES)/$(SERIES)/' -e 's/^## \?//p' Makefile
@@ -58,6 +65,8 @@ help:
 ## make check-rt      our selftests on PREEMPT_RT, with lockdep
 ## make check-slab    our selftests with SLAB, without preemption
 ## make check-up      our selftests with CONFIG_SMP=n
+## make check-arm64   our selftests on arm64
+## make check-i386    our selftests on 32-bit x86
 ## make check-lint    W=1 of gcc and clang, and sparse, on what the series touches
 ##
 ## make bench         measure and plot this series beside its base, in out/bench
@@ -78,6 +87,8 @@ help:
 ## make nomemcg-kernel  build/obj-nomemcg: the series' without memory cgroups
 ## make slab-kernel   build/obj-slab: the series' with SLAB, without preemption
 ## make up-kernel     build/obj-up: the series' for one CPU
+## make arm64-kernel  build/obj-arm64: the series' for arm64
+## make i386-kernel   build/obj-i386: the series' for 32-bit x86
 ## make selftests     build/selftests: the series' BPF selftests
 ## make shell         a shell in the series' kernel; vm/run --help tells more
 ## make deps          install the Debian packages that are missing
@@ -138,6 +149,12 @@ slab-kernel: tree
 up-kernel: tree
 	@vm/build $(tree) $(obj)-up vm/series.config vm/up.config
 
+$(archs:%=%-kernel): %-kernel: tree
+	@VM_ARCH=$* vm/build $(tree) $(obj)-$* vm/series.config vm/$*.config
+
+$(archs:%=%-selftests): %-selftests: %-kernel
+	@VM_ARCH=$* vm/selftests $(tree) $(obj)-$* $(selftests)-$*
+
 selftests: kernel
 	@vm/selftests $(tree) $(obj) $(selftests)
 
@@ -174,12 +191,16 @@ check-slab: slab-kernel selftests
 check-up: up-kernel selftests
 	@tests/run up
 
+$(archs:%=check-%): check-%: %-selftests
+	@VM_ARCH=$* tests/run $*
+
 check-lint: kernel
 	@series/deps sparse
 	@vm/lint $(tree) $(obj) $(CURDIR)/build/lint
 
 # In the order of the time that they take, each whatever came out before it.
-parts := check-lint check-wide check-builds check-up check-slab check-kcsan check-rt check-debug
+parts := check-lint check-wide check-builds check-up check-slab $(archs:%=check-%) \
+	check-kcsan check-rt check-debug
 check-all:
 	@failed=; for part in $(parts); do \
 		echo "== $$part"; $(MAKE) $$part || failed="$$failed $$part"; \

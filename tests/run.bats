@@ -7,6 +7,7 @@ setup() {
 	mkdir -p repo/{tests,series,vm,build/selftests}
 	cp "$real/tests/run" repo/tests
 	cp "$real/series/lib.sh" repo/series
+	cp "$real/vm/arch" repo/vm
 	# Runs here what is meant for the guest, and notes the kernel.
 	printf '#!/bin/sh\necho "$2" >>../kernels; while [ "$1" != -- ]; do shift; done; shift; "$@"\n' >repo/vm/run
 	# Says what it is told to.

@@ -11,8 +11,9 @@
  *				path that it has on the host
  *	/dev/virtio-ports/out	the command's output; hvc0 when interactive
  *
- * job holds strings that each end in NUL: tty or pipe, the repository, the
- * output directory, the working directory, then the command's arguments.
+ * job holds strings that each end in NUL: tty or pipe, the root whose /usr is the
+ * guest's, the repository, the output directory, the working directory, then the
+ * command's arguments.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -138,6 +139,19 @@ static void make_root(void)
 	symlink_or_die("/proc/self/fd/0", ROOT "/dev/stdin");
 	symlink_or_die("/proc/self/fd/1", ROOT "/dev/stdout");
 	symlink_or_die("/proc/self/fd/2", ROOT "/dev/stderr");
+}
+
+/* The host's own are of no use to a kernel for another architecture. */
+static void use_programs(const char *root)
+{
+	char *usr;
+
+	if (!strcmp(root, "/"))
+		return;
+	if (asprintf(&usr, "/host%s/usr", root) < 0)
+		die(root);
+	attach(usr, ROOT "/usr", NULL, MS_BIND, NULL);
+	free(usr);
 }
 
 /* A directory that the tmpfs over /tmp or the like has hidden. */
@@ -306,7 +320,8 @@ static int run(char **argv, int tty)
 int main(void)
 {
 	static char job[1 << 20];
-	char *argv[MAX_ARGS + 1], *p = job, *mode, *repo, *out, *cwd, text[16];
+	char *argv[MAX_ARGS + 1], *p = job, *mode, *root, *repo, *out, *cwd;
+	char text[16];
 	int argc = 0;
 	size_t len;
 	FILE *f;
@@ -319,6 +334,8 @@ int main(void)
 	len = fread(job, 1, sizeof(job) - 1, f);
 	fclose(f);
 	mode = p;
+	p += strlen(p) + 1;
+	root = p;
 	p += strlen(p) + 1;
 	repo = p;
 	p += strlen(p) + 1;
@@ -334,6 +351,7 @@ int main(void)
 	if (!argc)
 		die("job: no command");
 
+	use_programs(root);
 	keep_visible(repo);
 	keep_visible(cwd);
 	attach_out(out);
