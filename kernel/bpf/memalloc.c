@@ -1543,7 +1543,7 @@ int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
 	struct bpf_mem_cpu __percpu *pcpu;
 
 	memset(ma, 0, sizeof(*ma));
-	if (!opts->size || opts->size > KMALLOC_MAX_SIZE - sizeof(void *) ||
+	if (!opts->size || opts->size > KMALLOC_MAX_SIZE - HEAD_ROOM ||
 	    opts->percpu_size > PCPU_MIN_UNIT_SIZE)
 		return -EINVAL;
 	if (opts->link_off >= 0 &&

@@ -465,7 +465,7 @@ struct emul_obj *emul_obj_of(void *ptr)
 	struct emul_obj *obj = (struct emul_obj *)ptr - 1;
 
 	if (obj->magic != LIVE_MAGIC)
-		obj = (void *)obj - sizeof(void *);
+		obj = (void *)obj - EMUL_HEAD_ROOM;
 	if (obj->magic != LIVE_MAGIC)
 		emul_fail("%p is no object of slab", ptr);
 	return obj;
@@ -696,7 +696,7 @@ u32 emul_gp_run(enum emul_gp kind)
 
 static void check_work(struct delayed_work *work)
 {
-	if ((unsigned long)work->work.func == 0x6b6b6b6b6b6b6b6bUL)
+	if ((unsigned long)work->work.func == ~0UL / 0xff * POISON)
 		emul_fail("a freed work is queued");
 }
 

@@ -26,9 +26,12 @@ enum emul_point {
 	EMUL_SCHEDULE,
 };
 
+/* HEAD_ROOM of memalloc.c, by what bpf_mem_alloc_init() says */
+#define EMUL_HEAD_ROOM		8
+
 /* One for each object and each allocation of the emulated slab, in front */
 struct emul_obj {
-	struct kmem_cache *kc;
+	_Alignas(8) struct kmem_cache *kc;	/* as is what follows it */
 	u64 freed;		/* when its user freed it, in emul_seq */
 	u32 size;
 	u32 mark;		/* of the last inspection */

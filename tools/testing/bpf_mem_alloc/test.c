@@ -109,15 +109,15 @@ static void init_bad_opts(void **state)
 {
 	static const struct bpf_mem_alloc_opts bad[] = {
 		{ .size = 0, .link_off = -1 },
-		{ .size = KMALLOC_MAX_SIZE, .link_off = -1 },
+		{ .size = KMALLOC_MAX_SIZE - EMUL_HEAD_ROOM + 1, .link_off = -1 },
 		{ .size = SIZE_MAX, .link_off = -1 },
-		{ .size = 64, .link_off = 4 },
+		{ .size = 64, .link_off = WORD / 2 },
 		{ .size = 64, .link_off = 64 },
 		{ .size = 64, .link_off = INT_MAX - 7 },
-		{ .size = 60, .link_off = 56 },
-		{ .size = 4, .link_off = 0 },
+		{ .size = 64 - WORD / 2, .link_off = 64 - WORD },
+		{ .size = WORD / 2, .link_off = 0 },
 		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = -8 },
-		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = 4 },
+		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = WORD / 2 },
 		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = 64 },
 		{ .size = 64, .link_off = -1, .percpu_size = SIZE_MAX },
 		{ .size = 64, .link_off = -1,
@@ -144,7 +144,7 @@ static void init_good_opts(void **state)
 		{ .size = 64, .link_off = -1, .percpu_size = 8, .percpu_off = 56 },
 		{ .size = 8, .link_off = -1, .percpu_off = 8 },
 		{ .size = 100000, .link_off = 8, .percpu_size = 32768 },
-		{ .size = KMALLOC_MAX_SIZE - sizeof(void *), .link_off = -1 },
+		{ .size = KMALLOC_MAX_SIZE - EMUL_HEAD_ROOM, .link_off = -1 },
 	};
 	struct bpf_mem_alloc ma;
 	u32 i;
@@ -184,7 +184,7 @@ static void every_size(void **state)
 		assert_non_null(p);
 		assert_int_equal((unsigned long)p % 8, 0);
 		/* not more than the next class, which the design lists */
-		assert_true(emul_obj_of(p)->size >= size + sizeof(void *));
+		assert_true(emul_obj_of(p)->size >= size + EMUL_HEAD_ROOM);
 		assert_true(size <= 16 || emul_obj_of(p)->size < 2 * size + 8);
 		memset(p, 0xff, size);
 		bpf_mem_free(&ma, p);
@@ -208,10 +208,10 @@ static void classes(void **state)
 	assert_int_equal(bpf_mem_alloc_init(&ma, 0, false), 0);
 	for (i = 0; i < ARRAY_SIZE(class); i++) {
 		p = bpf_mem_alloc(&ma, class[i]);
-		assert_int_equal(emul_obj_of(p)->size, class[i] + sizeof(void *));
+		assert_int_equal(emul_obj_of(p)->size, class[i] + EMUL_HEAD_ROOM);
 		bpf_mem_free(&ma, p);
 		p = bpf_mem_alloc(&ma, i ? class[i - 1] + 1 : 1);
-		assert_int_equal(emul_obj_of(p)->size, class[i] + sizeof(void *));
+		assert_int_equal(emul_obj_of(p)->size, class[i] + EMUL_HEAD_ROOM);
 		bpf_mem_free(&ma, p);
 	}
 	bpf_mem_alloc_destroy(&ma);
@@ -270,7 +270,8 @@ static void fresh_is_zero(void **state)
 static void pool_is_zero(void **state)
 {
 	struct bpf_mem_alloc_opts opts = {
-		.size = 64, .link_off = 16, .percpu_size = 8, .percpu_off = 24,
+		.size = 64, .link_off = 2 * WORD,
+		.percpu_size = 8, .percpu_off = 3 * WORD,
 		.numa_node = NUMA_NO_NODE,
 	};
 	struct bpf_mem_alloc ma;
@@ -280,7 +281,7 @@ static void pool_is_zero(void **state)
 	local_irq_save(flags);
 	p = bpf_mem_cache_alloc_irqoff(&ma);
 	assert_non_null(p);
-	assert_true(all_zero((u8 *)p, 16));
+	assert_true(all_zero((u8 *)p, 2 * WORD));
 	assert_true(all_zero((u8 *)(p + 4), 32));
 	assert_int_equal(*(u64 *)per_cpu_ptr((void *)p[3], 1), 0);
 	bpf_mem_cache_free_irqoff(&ma, p);
@@ -1608,7 +1609,7 @@ static void jiffies_wrap(void **state)
 {
 	emul_jiffies = (unsigned long)-5 * HZ;
 	learns(FIXED, 512);
-	emul_jiffies = (1UL << 32) - 5 * HZ;
+	emul_jiffies = (unsigned long)(1ULL << 32) - 5 * HZ;
 	learns(FIXED, 512);
 }
 

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "user.h"
 
-/* A LINKED object has its link in its second word, an ATTACHED one its area */
-#define WORD	sizeof(void *)
-
 const char * const user_kinds[NR_KINDS] = {
 	"fixed", "linked", "percpu", "attached", "any",
 };

@@ -7,6 +7,9 @@
 
 enum user_kind { FIXED, LINKED, PERCPU, ATTACHED, ANY, NR_KINDS };
 
+/* A LINKED object has its link in its second word, an ATTACHED one its area */
+#define WORD	sizeof(void *)
+
 struct user {
 	struct bpf_mem_alloc ma;
 	enum user_kind kind;

@@ -3,6 +3,7 @@
 #define __HTAB_HELPERS_H
 
 #include <endian.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -19,6 +20,10 @@
 #include <linux/types.h>
 #include <linux/userfaultfd.h>
 #include "file_helpers.h"
+
+#ifndef ENOTSUPP
+#define ENOTSUPP 524
+#endif
 
 #define ATTR __always_inline
 #include "progs/test_jhash.h"
@@ -164,11 +169,73 @@ static inline void swap_line(const char *path, const char *line, char *old,
 	close(fd);
 }
 
+/* fentry, fexit and LSM programs are called by code that not every architecture
+ * knows how to make. That is all a program learns that cannot be attached here.
+ */
+static inline bool can_attach_fentry(void)
+{
+	struct bpf_insn insns[] = {
+		BPF_MOV64_IMM(BPF_REG_0, 0),
+		BPF_EXIT_INSN(),
+	};
+	struct bpf_load_program_attr attr = {
+		.prog_type = BPF_PROG_TYPE_TRACING,
+		.expected_attach_type = BPF_TRACE_FENTRY,
+		.insns = insns,
+		.insns_cnt = ARRAY_SIZE(insns),
+		.license = "GPL",
+	};
+	int prog, link, err;
+
+	attr.attach_btf_id = libbpf_find_vmlinux_btf_id("bpf_fentry_test1",
+							BPF_TRACE_FENTRY);
+	prog = bpf_load_program_xattr(&attr, NULL, 0);
+	if (prog < 0)
+		return true;
+	link = bpf_raw_tracepoint_open(NULL, prog);
+	err = link < 0 ? errno : 0;
+	if (link >= 0)
+		close(link);
+	close(prog);
+	if (err != ENOTSUPP)
+		return true;
+	printf("SKIP:this architecture has no trampolines for fentry and LSM programs\n");
+	test__skip();
+	return false;
+}
+
+/* A kprobe where a function begins is a call on x86, which leaves interrupts on.
+ * Elsewhere it is a breakpoint, and turns them off.
+ */
+static inline bool is_kprobe_irqoff(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	return false;
+#else
+	return true;
+#endif
+}
+
+/* Where programs find a tracepoint in NMIs, and sysrq sends some */
+static inline bool has_nmis(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	return true;
+#else
+	return false;
+#endif
+}
+
 /* NMIs come from one CPU and go to the others. */
 static inline bool can_send_nmis(void)
 {
 	int cpus[2];
 
+	if (!has_nmis()) {
+		printf("SKIP:this architecture has no tracepoint in NMIs\n");
+		test__skip();
+		return false;
+	}
 	if (list_cpus(cpus, 2) == 2 && !access("/proc/sysrq-trigger", W_OK))
 		return true;
 	printf("SKIP:needs sysrq and two CPUs, to send NMIs from one to the other\n");
@@ -236,7 +303,7 @@ static inline void *hold_thread(void *arg)
 }
 
 /* @hold_ptr: where the program is to read from, @held: 1 when it does */
-static inline bool hold_start(struct holder *h, void **hold_ptr, __u32 *held)
+static inline bool hold_start(struct holder *h, __u64 *hold_ptr, __u32 *held)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = {
@@ -258,7 +325,7 @@ static inline bool hold_start(struct holder *h, void **hold_ptr, __u32 *held)
 		fprintf(stderr, "userfaultfd: %m\n");
 		goto fail;
 	}
-	*hold_ptr = h->page;
+	*hold_ptr = (unsigned long)h->page;
 	if (pthread_create(&h->thread, NULL, hold_thread, NULL))
 		goto fail;
 	for (i = 0; i < 1000 && !READ_ONCE(*held); i++)

@@ -40,6 +40,7 @@ struct context {
 	void (*attach)(struct run *r);
 	/* has the program run, at least once if all is well */
 	void (*trigger)(struct run *r);
+	bool fentry;	/* called as such programs are */
 	bool sleepable;
 };
 
@@ -371,6 +372,13 @@ static void attach(struct run *r)
 	add_link(r, bpf_program__attach(r->prog));
 }
 
+static void attach_tracepoint(struct run *r)
+{
+	add_link(r, bpf_program__attach_tracepoint(r->prog, "syscalls",
+						   "sys_enter_"
+						   SYS_NANOSLEEP_NAME));
+}
+
 static void attach_kprobe(struct run *r)
 {
 	add_link(r, bpf_program__attach_kprobe(r->prog, false,
@@ -466,15 +474,17 @@ static const struct context contexts[] = {
 	{ "syscall_batch", NULL, NULL, trigger_batch },
 	{ "kprobe", "kprobe", attach_kprobe, trigger_nap },
 	{ "kretprobe", "kretprobe", attach_kretprobe, trigger_nap },
-	{ "tracepoint", "tracepoint", attach, trigger_nap },
+	{ "tracepoint", "tracepoint", attach_tracepoint, trigger_nap },
 	{ "raw_tp", "raw_tp", attach, trigger_nap },
 	{ "raw_tp_irqoff", "raw_tp_irqoff", attach, trigger_nap },
 	{ "nmi", "nmi", attach, trigger_nmi },
-	{ "fentry", "fentry", attach, trigger_nap },
-	{ "fexit", "fexit", attach, trigger_nap },
+	{ "fentry", "fentry", attach, trigger_nap, .fentry = true },
+	{ "fexit", "fexit", attach, trigger_nap, .fentry = true },
 	{ "perf_event", "perf_event", attach_clocks, trigger_wait },
-	{ "fentry.s", "fentry_s", attach, trigger_nap, .sleepable = true },
-	{ "lsm.s", "lsm_s", attach, trigger_exec, .sleepable = true },
+	{ "fentry.s", "fentry_s", attach, trigger_nap, .fentry = true,
+	  .sleepable = true },
+	{ "lsm.s", "lsm_s", attach, trigger_exec, .fentry = true,
+	  .sleepable = true },
 	{ "xdp", "xdp", attach_xdp, trigger_packet },
 	{ "tc", "tc", NULL, trigger_test_run },
 	{ "socket_filter", "socket_filter", attach_socket, trigger_packet },
@@ -602,16 +612,18 @@ static bool prepare(struct run *r)
 
 static void test_one(const struct map_type *type, const struct context *ctx)
 {
-	struct run *r = calloc(1, sizeof(*r));
+	struct run *r;
 	cpu_set_t old;
 	__u64 end;
 
+	if ((ctx->trigger == trigger_nmi && !can_send_nmis()) ||
+	    (ctx->fentry && !can_attach_fentry()))
+		return;
+	r = calloc(1, sizeof(*r));
 	r->type = type;
 	r->ctx = ctx;
 	sched_getaffinity(0, sizeof(old), &old);
 	if (!prepare(r))
-		goto out;
-	if (ctx->trigger == trigger_nmi && !can_send_nmis())
 		goto out;
 	/* those that may sleep may migrate */
 	if (!ctx->sleepable)

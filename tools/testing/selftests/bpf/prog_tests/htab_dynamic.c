@@ -508,6 +508,8 @@ static void test_fentry_s(void)
 	struct htab_dynamic *skel;
 	int err, i;
 
+	if (!can_attach_fentry())
+		return;
 	skel = OPEN_WITH("step_fentry_s");
 	if (!skel)
 		return;
@@ -532,6 +534,8 @@ static void test_lsm_s(void)
 	int err, i, status;
 	pid_t child;
 
+	if (!can_attach_fentry())
+		return;
 	skel = OPEN_WITH("step_lsm_s");
 	if (!skel)
 		return;
@@ -817,7 +821,8 @@ static void test_reentry(void)
 	};
 	int i, nr_hit = 0;
 
-	if (verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
+	if (!can_attach_fentry() ||
+	    verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
 		return;
 	for (i = 0; i < ARRAY_SIZE(funcs); i++)
 		reenter_from(funcs[i], &nr_hit);
@@ -831,7 +836,8 @@ static void test_reentry_deep(void)
 	struct htab_count *own;
 	int err, fd, i;
 
-	if (verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
+	if (!can_attach_fentry() ||
+	    verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
 		return;
 	skel = OPEN_WITH("reenter_deep");
 	if (!skel)
@@ -1202,11 +1208,11 @@ out:
 /* Threads on all CPUs, hardirqs, and NMIs where there are any, all at once. */
 static void test_all_at_once(void)
 {
+	struct bpf_link *links[MAX_CPUS], *link = NULL;
 	int nr, nr_links, nr_hammers, cpus[MAX_CPUS];
-	struct bpf_link *links[MAX_CPUS], *link;
 	struct hammer h[MAX_CPUS];
+	bool stop = false, nmis;
 	struct htab_dynamic *skel;
-	bool stop = false;
 
 	if (verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
 		return;
@@ -1218,13 +1224,16 @@ static void test_all_at_once(void)
 		goto out;
 	choose_keys(skel);
 	skel->bss->hot_key = HOT_BASE;
-	link = dyn_attach(skel->progs.nmi_raw_tp);
-	if (!link)
-		goto out;
+	if (has_nmis()) {
+		link = dyn_attach(skel->progs.nmi_raw_tp);
+		if (!link)
+			goto out;
+	}
+	nmis = link && list_cpus(cpus, MAX_CPUS) > 1;
 	nr_links = attach_clocks(skel->progs.nested_perf_event, links);
 	nr_hammers = start_hammers(skel, h, &stop);
 	skel->bss->pid = getpid();
-	if (list_cpus(cpus, MAX_CPUS) > 1)
+	if (nmis)
 		send_nmis_until(&skel->bss->hot[OWNER_NMI].tries, 100, 5000);
 	else
 		sleep(2);
@@ -1233,7 +1242,7 @@ static void test_all_at_once(void)
 	detach(links, nr_links);
 	bpf_link__destroy(link);
 	check_nested(skel, OWNER_LOW);
-	if (list_cpus(cpus, MAX_CPUS) > 1)
+	if (nmis)
 		check_nested(skel, OWNER_NMI);
 	check_total(skel, nr + check_slots(skel, HOT_GENS));
 out:

@@ -211,6 +211,8 @@ static void test_kind(const struct kind *kind)
 	__u64 hits;
 	__u32 key;
 
+	if (!can_attach_fentry())
+		return;
 	snprintf(name, sizeof(name), "nested_%s", kind->name);
 	skel = open_with(name, NULL);
 	if (!skel)
@@ -354,6 +356,8 @@ static void test_reuse(void)
 	__u32 hot = 0, own;
 	int fd, err, gen;
 
+	if (!can_attach_fentry())
+		return;
 	skel = open_with("reuse_early", "reuse_late");
 	if (!skel)
 		return;

@@ -335,10 +335,13 @@ static void check_contents(struct run *r)
 
 static void test_group(const struct group *group, bool percpu)
 {
-	struct run *r = calloc(1, sizeof(*r));
 	int cpus[MAX_CPUS], nr_cpus, i, err;
 	__u64 hits, total = 0, end;
+	struct run *r;
 
+	if (!(group->flags & RAW_TP) && !can_attach_fentry())
+		return;
+	r = calloc(1, sizeof(*r));
 	r->group = group;
 	r->percpu = percpu;
 	r->type = percpu ? "percpu_hash" : "hash";

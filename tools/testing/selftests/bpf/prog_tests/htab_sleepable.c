@@ -14,10 +14,13 @@ static int duration;
 
 static void load_program(const char *name, struct htab_sleepable **skelp)
 {
-	struct htab_sleepable *skel = htab_sleepable__open();
+	struct htab_sleepable *skel;
 	int err;
 
 	*skelp = NULL;
+	if (!can_attach_fentry())
+		return;
+	skel = htab_sleepable__open();
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return;
 	autoload_only(skel->obj, &name, 1);
@@ -114,7 +117,7 @@ static int load_with(int map_fd, char *log, int log_size)
 	int fd;
 
 	log[0] = '\0';
-	attr.attach_btf_id = libbpf_find_vmlinux_btf_id("__x64_sys_getpgid",
+	attr.attach_btf_id = libbpf_find_vmlinux_btf_id(SYS_PREFIX "getpgid",
 							BPF_TRACE_FENTRY);
 	fd = bpf_load_program_xattr(&attr, log, log_size);
 	if (fd >= 0)

@@ -145,6 +145,15 @@ static bool skip_context(int i)
 	return contexts[i].ctx == CTX_NMI && !can_send_nmis();
 }
 
+/* An NMI may find the reserve spent, so may who has interrupts off, and with
+ * PREEMPT_RT anyone.
+ */
+static bool may_be_spent(int i)
+{
+	return contexts[i].ctx == CTX_NMI || is_preempt_rt() ||
+	       (contexts[i].ctx == CTX_KPROBE && is_kprobe_irqoff());
+}
+
 /* Updates from programs are charged to the map's creator, not to the task that
  * they happen to interrupt.
  */
@@ -170,11 +179,8 @@ static void test_remote(void)
 		charged = memcg_charged(MEMCG_CREATOR) - before;
 		held = told(skel) - held;
 		other = memcg_charged(MEMCG_UPDATER) - other;
-		/* an NMI may find the reserve spent, with PREEMPT_RT anyone */
 		CHECK(s->runs != runs || s->other ||
-		      (s->nomem && contexts[i].ctx != CTX_NMI &&
-		       !is_preempt_rt()) ||
-		      s->ok < runs, contexts[i].name,
+		      (s->nomem && !may_be_spent(i)) || s->ok < runs, contexts[i].name,
 		      "%llu runs, %llu updates, %llu -ENOMEM, %llu others\n",
 		      s->runs, s->ok, s->nomem, s->other);
 		CHECK(held < runs * HASH_VALUE / 2, contexts[i].name,

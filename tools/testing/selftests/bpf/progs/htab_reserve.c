@@ -31,7 +31,7 @@ struct {
 /* set by user space */
 __u64 first_key;
 __u32 burst;
-void *hold_ptr;
+__u64 hold_ptr;	/* as long for 32-bit user space */
 
 /* results */
 __u32 done;
@@ -91,7 +91,7 @@ int BPF_PROG(hold)
 		return 0;
 	bpf_map_lookup_elem(&hash, &key);
 	held = 1;
-	bpf_copy_from_user(&buf, sizeof(buf), hold_ptr);
+	bpf_copy_from_user(&buf, sizeof(buf), (void *)hold_ptr);
 	held = 2;
 	return 0;
 }

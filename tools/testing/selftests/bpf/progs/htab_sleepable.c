@@ -57,7 +57,7 @@ struct {
 
 /* set by user space */
 __u32 slot;
-void *hold_ptr;
+__u64 hold_ptr;	/* as long for 32-bit user space */
 
 /* results */
 __u32 steps;
@@ -152,7 +152,7 @@ static __always_inline int hold(void *outer)
 		return 0;
 	value_before = *val;
 	held = 1;
-	bpf_copy_from_user(&buf, sizeof(buf), hold_ptr);
+	bpf_copy_from_user(&buf, sizeof(buf), (void *)hold_ptr);
 	value_after = *val;
 	held = 2;
 	return 0;
