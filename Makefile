@@ -4,7 +4,7 @@ SHELL = /bin/bash
 MAKEFLAGS += --no-print-directory
 
 SERIES ?= linux-5.10
-export SERIES KERNEL_SRC FORCE JOBS ROUNDS PARTS FIRST
+export SERIES KERNEL_SRC FORCE JOBS ROUNDS PARTS FIRST MINUTES
 
 # What the targets need of Debian.
 DEPS ?= git xz-utils perl python3 \
@@ -49,7 +49,7 @@ else
 	kernel base-kernel debug-kernel kcsan-kernel rt-kernel nomemcg-kernel \
 	slab-kernel up-kernel selftests run bench shell test record-base \
 	check-all check-wide check-debug check-kcsan check-rt check-slab \
-	check-up check-lint $(archs:%=%-kernel) $(archs:%=%-selftests) \
+	check-up check-lint soak $(archs:%=%-kernel) $(archs:%=%-selftests) \
 	$(archs:%=check-%) clean
 
 help:
@@ -70,6 +70,8 @@ help:
 ## make check-lint    W=1 of gcc and clang, and sparse, on what the series touches
 ##
 ## make bench         measure and plot this series beside its base, in out/bench
+## make soak          all contexts at once, for MINUTES=N [10]: a verdict, and plots
+##                    of memory and latencies, in out/soak
 ## make record-base   write anew in tests/base what passes on the base kernel
 ##
 ## make series        write out/$(SERIES)/*.patch for git am; needs no kernel source
@@ -169,6 +171,9 @@ shell: kernel
 
 bench: kernel base-kernel selftests
 	@vm/bench/run $(tree) $(obj) $(obj)-base $(selftests) out/bench
+
+soak: kernel selftests
+	@vm/soak/run $(tree) $(obj) $(selftests) out/soak
 
 test: kernel selftests
 	@tests/run

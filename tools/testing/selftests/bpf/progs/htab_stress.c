@@ -39,6 +39,14 @@ struct {
 	__type(value, struct val);
 } hash SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct val);
+} burst_hash SEC(".maps");
+
 /* set by user space */
 __u32 burst;
 __u64 first_key;
@@ -47,6 +55,7 @@ __u32 per_switch;
 
 /* results */
 __u64 hits;
+__u32 died;
 __u32 done;
 __u32 nr_ok;
 __u32 nr_nomem;
@@ -63,36 +72,50 @@ static __always_inline void count(int err)
 		__sync_fetch_and_add(&nr_other, 1);
 }
 
+static __always_inline void add_new(void *map, __u32 n)
+{
+	struct val val = {};
+	__u64 key;
+	__u32 i;
+
+	for (i = 0; i < MAX_BURST; i++) {
+		if (i >= n)
+			break;
+		key = first_key++; /* by one CPU at a time */
+		val.v[0] = key;
+		count(bpf_map_update_elem(map, &key, &val, BPF_NOEXIST));
+	}
+}
+
 /* New keys in the test's own task, @burst of them once, and on one CPU in all
  * tasks, @per_switch each time. Interrupts are off, and a runqueue is locked.
  */
 SEC("raw_tp/sched_switch")
 int add_keys(void *ctx)
 {
-	bool mine = test_task() && burst;
-	struct val val = {};
-	__u32 i, n;
-	__u64 key;
+	if (test_task() && burst) {
+		__u32 n = burst;
 
-	if (mine) {
-		n = burst;
 		burst = 0;
-	} else if (all_on_cpu == (int)bpf_get_smp_processor_id()) {
-		n = per_switch;
-	} else {
-		return 0;
-	}
-	for (i = 0; i < MAX_BURST; i++) {
-		if (i >= n)
-			break;
-		key = first_key++; /* by one CPU at a time */
-		val.v[0] = key;
-		count(bpf_map_update_elem(&hash, &key, &val, BPF_NOEXIST));
-	}
-	if (mine)
+		add_new(&burst_hash, n);
 		done++;
-	else
+	} else if (all_on_cpu == (int)bpf_get_smp_processor_id()) {
+		add_new(&hash, per_switch);
 		__sync_fetch_and_add(&hits, 1);
+	}
+	return 0;
+}
+
+/* On a CPU that goes down, when it has run its irq_work for the last time. It
+ * counts as offline then, where tracepoints call nobody any more.
+ */
+SEC("kprobe/sched_cpu_dying")
+int add_dying(void *ctx)
+{
+	if (all_on_cpu != (int)bpf_get_smp_processor_id())
+		return 0;
+	add_new(&hash, per_switch);
+	died++;
 	return 0;
 }
 
