@@ -48,6 +48,21 @@ static inline bool write_file(const char *path, const char *s)
 	return n == strlen(s);
 }
 
+/* Whether the kernel was booted with @word in its command line */
+static inline bool cmdline_has(const char *word)
+{
+	char line[4096] = {};
+	int fd;
+
+	fd = open("/proc/cmdline", O_RDONLY);
+	if (fd < 0)
+		return false;
+	if (read(fd, line, sizeof(line) - 1) < 0)
+		line[0] = '\0';
+	close(fd);
+	return strstr(line, word);
+}
+
 /* Free memory, or -1. MemFree leaves out the free pages that CPUs keep, some 250
  * kB each.
  */

@@ -125,16 +125,7 @@ static inline long long memcg_settled(const char *cgroup)
 /* Whether kernel memory is charged at all. A test then expects nothing. */
 static inline bool memcg_kmem(void)
 {
-	char line[4096] = {};
-	int fd;
-
-	fd = open("/proc/cmdline", O_RDONLY);
-	if (fd < 0)
-		return true;
-	if (read(fd, line, sizeof(line) - 1) < 0)
-		line[0] = '\0';
-	close(fd);
-	return !strstr(line, "nokmem");
+	return !cmdline_has("nokmem");
 }
 
 static inline void memcg_cleanup(void)
