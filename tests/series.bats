@@ -348,6 +348,10 @@ real_scripts() {
 	make -C "$real" check-series KERNEL_SRC="$real_src"
 }
 
+@test "the series applies to the base with its RT patch too" {
+	KERNEL_SRC=$real_src "$real/series/rt" --check
+}
+
 @test "the documentation has no warnings" {
 	make -C "$real" check-docs KERNEL_SRC="$real_src"
 }
