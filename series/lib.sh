@@ -46,7 +46,8 @@ patches() {
 	done
 }
 
-# A patch file is: subject, body, "Adds:" lines, then the edits as a diff.
+# A patch file is: subject, body, "Adds:" lines, then the edits as a diff. A file
+# that is added lies in the repository with all later edits in it.
 patch_message() { # PATCH
 	sed -e '/^diff --git /,$d' -e '/^Adds: /d' "$1" | g stripspace
 }

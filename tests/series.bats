@@ -164,6 +164,37 @@ Adds: lib/run" ]
 	[ ! -e "$repo/lib" ]
 }
 
+@test "a file that the series brings can be edited later in it" {
+	ok tree
+	echo 'int y;' >>"$tree/kernel/new.c"
+	commit "kernel: more"
+	sed -i 's/int x/int xx/' "$tree/kernel/new.c"
+	chmod +x "$tree/kernel/new.c"
+	commit "kernel: still more"
+	ok refresh
+	[ "$(tail -n 2 "$repo/kernel/new.c")" = $'int xx;\nint y;' ]
+	[ -x "$repo/kernel/new.c" ]
+	grep -q '^+int y' "$repo"/series/linux-5.10/0003-*
+	files >before
+	ok refresh
+	diff before <(files)
+
+	ok series
+	git init -q am
+	cp -r src/. am
+	git -C am add -A -f
+	git -C am commit -qm base
+	git -C am am -q "$repo"/out/linux-5.10/000[1-9]-*
+	cmp am/kernel/new.c "$repo/kernel/new.c"
+	[ "$(git -C am show HEAD~3:kernel/new.c | tail -n 1)" = "int x;" ]
+	[ "$(git -C am show HEAD~1:kernel/new.c | tail -n 1)" = "int y;" ]
+
+	sed -i 's/int xx/int w/' "$repo/kernel/new.c"
+	rm -rf "$repo/out"
+	refused "0004-kernel-still-more.patch is not what made of a file of the series what it is here" series
+	[ ! -e "$repo/out" ]
+}
+
 patches() {
 	(cd "$repo/series/linux-5.10" && echo 0*.patch)
 }
@@ -177,9 +208,9 @@ patches() {
 	echo new >"$tree/kernel/untracked.c"
 	refused "kernel/untracked.c" refresh
 	rm "$tree/kernel/untracked.c"
-	echo 'int z;' >>"$tree/kernel/new.c"
+	git -C "$tree" rm -q kernel/new.c
 	commit "kernel: again"
-	refused '"kernel: again" edits kernel/new.c, which "kernel: write three in full" brings: squash them' refresh
+	refused '"kernel: again" removes kernel/new.c, which "kernel: write three in full" brings: squash them' refresh
 	git -C "$tree" reset -q --hard HEAD^
 	mkdir "$tree/vm"
 	echo x >"$tree/vm/x"
