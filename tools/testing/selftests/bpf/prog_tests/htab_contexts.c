@@ -632,7 +632,8 @@ static void test_one(const struct map_type *type, const struct context *ctx)
 	if (ctx->attach)
 		ctx->attach(r);
 	await_writers(r, NR_KEYS);
-	end = now_ms() + 10000;
+	/* a debug kernel execs slowly */
+	end = now_ms() + 60000;
 	r->skel->bss->pid = getpid();
 	while (nr_steps(r) < NR_STEPS && now_ms() < end) {
 		ctx->trigger(r);

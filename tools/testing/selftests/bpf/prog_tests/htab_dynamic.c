@@ -1113,7 +1113,7 @@ static void test_nmi(const char *name)
 	if (!link)
 		goto out;
 	nr = start_hammers(skel, h, &stop);
-	send_nmis_until(&skel->bss->hits, NR_NMIS, 60000);
+	send_nmis_until(&skel->bss->hits, NR_NMIS, 180000);
 	nr = stop_hammers(skel, h, nr, &stop);
 	bpf_link__destroy(link);
 	CHECK(skel->bss->hits < NR_NMIS, "nmi", "%llu runs, expected %d\n",

@@ -570,27 +570,15 @@ static bool slab_gone(int size)
 	return false;
 }
 
-/* Once for all tests: load_kallsyms() reads 100000 lines */
-static bool has_symbols(void)
-{
-	static int loaded;
-
-	if (!loaded)
-		loaded = CHECK(load_kallsyms(), "kallsyms", "cannot be read\n") ?
-			 -1 : 1;
-	return loaded > 0;
-}
-
 /* Everything has gone back: the cgroup is charged nothing, and slab caches could
  * be destroyed, which needs their last object. KASAN keeps what was freed for a
  * while, with its charge, but lets go of it with its cache.
  */
 static void check_gone(long long charged)
 {
-	bool kasan = has_symbols() && ksym_get_addr("quarantine_put");
 	long long now = charged;
 
-	if (!kasan)
+	if (!has_kasan())
 		now = memcg_wait(MEMCG_CREATOR, charged + MEMCG_SLACK, 20000);
 	CHECK(now > charged + MEMCG_SLACK, "leak", "%lld bytes charged\n",
 	      now - charged);
@@ -707,9 +695,12 @@ enum { ACCOUNT_OFF, ACCOUNT_ALL, ACCOUNT_FREES };
 static void account_start(void)
 {
 	int fd = bpf_map__fd(faults->maps.allocs);
+	static bool loaded;
 	__u64 key;
 
-	has_symbols();
+	if (!loaded)
+		CHECK(load_kallsyms(), "kallsyms", "cannot be read\n");
+	loaded = true;
 	while (!bpf_map_get_next_key(fd, NULL, &key))
 		bpf_map_delete_elem(fd, &key);
 	faults->bss->nr_lost = 0;

@@ -461,6 +461,11 @@ static void test_numa_node(void)
 		test__skip();
 		return;
 	}
+	if (has_kasan()) {
+		printf("%s:SKIP:KASAN lets slabs grow\n", __func__);
+		test__skip();
+		return;
+	}
 	sched_getaffinity(0, sizeof(old), &old);
 	pin(cpus[list_cpus(cpus, MAX_CPUS) - 1]);
 	for (node = 0; node < 2; node++) {
