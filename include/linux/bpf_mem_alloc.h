@@ -28,6 +28,9 @@ struct bpf_mem_alloc {
  *	No reader of a freed object may use that word. Negative: nowhere, the
  *	allocator puts its link in front of the object.
  * @numa_node: node that objects come from, or NUMA_NO_NODE
+ * @max_waiting: no new objects are made while so many wait for a grace period;
+ *	0 for no such bound. Matters with bpf_mem_cache_free_rcu() only: what
+ *	bpf_mem_cache_free() frees is used again instead.
  */
 struct bpf_mem_alloc_opts {
 	size_t size;
@@ -35,14 +38,15 @@ struct bpf_mem_alloc_opts {
 	int percpu_off;
 	int link_off;
 	int numa_node;
+	u32 max_waiting;
 };
 
 /**
  * struct bpf_mem_alloc_stats - what an allocator holds
  * @bytes: memory taken from the slab and per-CPU allocators, live or not
  * @cached: free objects that the next allocation may get
- * @waiting: free objects on their way to the slab allocator, for which an
- *	allocation can still ask until their grace period has passed
+ * @waiting: free objects whose grace period has not passed; but for those of
+ *	bpf_mem_cache_free_rcu() an allocation may still get them
  * @failed: allocations that found no object since the allocator was made
  */
 struct bpf_mem_alloc_stats {
@@ -63,10 +67,12 @@ void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
 /* any size */
 void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size);
 void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr);
+void bpf_mem_free_rcu(struct bpf_mem_alloc *ma, void *ptr);
 
 /* fixed size */
 void *bpf_mem_cache_alloc(struct bpf_mem_alloc *ma);
 void bpf_mem_cache_free(struct bpf_mem_alloc *ma, void *ptr);
+void bpf_mem_cache_free_rcu(struct bpf_mem_alloc *ma, void *ptr);
 
 /* fixed size, for callers that take locks around alloc and free */
 void *bpf_mem_cache_alloc_irqoff(struct bpf_mem_alloc *ma);

@@ -37,7 +37,10 @@
  *
  * An object may be handed out again before a grace period has passed, to the
  * users of the same allocator only. It goes back to slab after an RCU grace
- * period and, if sleepable programs use it, an RCU Tasks Trace one.
+ * period and, if sleepable programs use it, an RCU Tasks Trace one. Where no
+ * reader may see it change, bpf_mem_cache_free_rcu() keeps it from its
+ * allocator as well until then (held, held_gp); after that, as many as have
+ * been asked for lately go to stock, the others to slab.
  *
  * Who may interrupt whom: a CPU's list is changed with interrupts off, so
  * only an NMI can come in between; it sees bpf_mem_cpu::busy set and then
@@ -128,6 +131,9 @@ struct bpf_mem_cache {
 	void *stock;		/* made for CPUs that could not refill */
 	void *waiting;		/* freed, no grace period yet */
 	void *in_gp;		/* freed before the running grace period */
+	void *held;		/* as waiting, but nobody may take these */
+	void *held_gp;		/* as in_gp, and the worker's alone */
+	u32 gps;		/* grace periods that are over */
 	atomic_t depot_lock;
 	atomic_t gp;
 	u32 charge;		/* bytes for one object, everything included */
@@ -135,6 +141,7 @@ struct bpf_mem_cache {
 	int link_off;
 	u16 head_room;		/* link in front of the object */
 	u16 max_batch;
+	u32 max_waiting;	/* no new objects while so many wait; 0: any */
 	bool sleepable;		/* grace periods include Tasks Trace */
 	bool dying;
 	bool drained;		/* dying, and no list has anything left */
@@ -143,9 +150,10 @@ struct bpf_mem_cache {
 	atomic_t burst;		/* objects a burst took from the depot */
 	atomic_t missed;	/* allocations that found nothing left */
 	atomic_t want;		/* objects that CPUs could not refill */
+	atomic_t used;		/* stocked and new ones, since a grace period */
 	atomic_long_t nr_objs;	/* live, cached, waiting: all there are */
 	atomic_long_t nr_ready;	/* in @stock and @reserve */
-	atomic_long_t nr_waiting;	/* in @waiting and @in_gp */
+	atomic_long_t nr_waiting;	/* in @waiting, @in_gp, @held, @held_gp */
 	unsigned long last_burst;	/* in jiffies */
 	unsigned long retry;		/* in jiffies, 0: at once */
 	struct delayed_work work;
@@ -369,7 +377,10 @@ static notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
 	if (ch->nr < n)
 		depot_take_list(mc, &mc->in_gp, n - ch->nr, ch);
 	depot_unlock(mc);
-	atomic_long_sub(stocked - had, &mc->nr_ready);
+	if (stocked != had) {
+		atomic_long_sub(stocked - had, &mc->nr_ready);
+		atomic_add(stocked - had, &mc->used);
+	}
 	atomic_long_sub(ch->nr - stocked, &mc->nr_waiting);
 }
 
@@ -441,6 +452,13 @@ static notrace bool reserve_put(struct bpf_mem_cache *mc, void **slot,
 	return true;
 }
 
+/* Then there are no new objects for @mc, from wherever */
+static __always_inline bool too_many_wait(struct bpf_mem_cache *mc)
+{
+	return mc->max_waiting &&
+	       atomic_long_read(&mc->nr_waiting) >= mc->max_waiting;
+}
+
 /*
  * An object of the pool has its per-CPU area in the first word, since those
  * who share the pool may have it elsewhere.
@@ -452,7 +470,7 @@ static notrace bool pool_take(struct bpf_mem_cache *mc, struct chain *ch)
 	void **slot, *obj, *area;
 
 	/* nobody gets at memory beyond the limit of the cgroup this way */
-	if (READ_ONCE(mc->in_debt))
+	if (READ_ONCE(mc->in_debt) || too_many_wait(mc))
 		return false;
 	for (i = 0; i < pool->nr_slots; i++) {
 		slot = &pool->slots[(cpu + i) % pool->nr_slots];
@@ -700,6 +718,21 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 		free_slow(c, NULL);
 }
 
+/*
+ * Nobody gets this one before its grace period is over. While one is running,
+ * the worker comes by after it, see gp_finish().
+ */
+static notrace void hold(struct bpf_mem_cpu *c, void *obj)
+{
+	struct bpf_mem_cache *mc = c->cache;
+	struct chain ch = { obj, obj, 1 };
+
+	atomic_long_inc(&mc->nr_waiting);
+	push_shared(&mc->held, &ch, c->link_off);
+	if (atomic_read(&mc->gp) == GP_IDLE)
+		request_service(c);
+}
+
 /* From here on: slab, per-CPU allocator, RCU. Never in the caller's way. */
 
 static void slab_free(struct bpf_mem_pool *pool, void *obj, void *area)
@@ -799,18 +832,23 @@ static void uncharge_objects(struct bpf_mem_cache *mc, u32 n)
 	uncharge(mc->objcg, (size_t)(n - debt) * mc->charge);
 }
 
-/* Make up to @n objects, charged in one go if the cgroup has that much left */
-static void create_chain(struct bpf_mem_cache *mc, u32 n, gfp_t gfp,
+/*
+ * Make up to @n objects, charged in one go if the cgroup has that much left.
+ * Returns false if it did not try, since too many wait.
+ */
+static bool create_chain(struct bpf_mem_cache *mc, u32 n, gfp_t gfp,
 			 struct chain *ch)
 {
 	void *obj;
 	u32 i;
 
+	if (unlikely(too_many_wait(mc)))
+		return false;
 	gfp |= __GFP_NOWARN;
 	if (charge(mc->objcg, (size_t)n * mc->charge, gfp)) {
 		n = 1;
 		if (charge(mc->objcg, mc->charge, gfp))
-			return;
+			return true;
 	}
 	for (i = 0; i < n; i++) {
 		obj = create_object(mc, gfp);
@@ -820,6 +858,8 @@ static void create_chain(struct bpf_mem_cache *mc, u32 n, gfp_t gfp,
 	}
 	uncharge(mc->objcg, (size_t)(n - i) * mc->charge);
 	atomic_long_add(i, &mc->nr_objs);
+	atomic_add(i, &mc->used);
+	return true;
 }
 
 static void destroy_list(struct bpf_mem_cache *mc, void *first)
@@ -888,15 +928,51 @@ static noinline notrace void *gp_change(struct bpf_mem_cache *mc, bool more)
  */
 static bool gp_start(struct bpf_mem_cache *mc, bool force)
 {
-	if ((!READ_ONCE(mc->waiting) && !force) ||
+	if ((!READ_ONCE(mc->waiting) && !READ_ONCE(mc->held) && !force) ||
 	    atomic_cmpxchg(&mc->gp, GP_IDLE, GP_RUNNING) != GP_IDLE)
 		return false;
 	gp_change(mc, true);
+	WRITE_ONCE(mc->held_gp, xchg(&mc->held, NULL));
 	if (READ_ONCE(mc->sleepable))
 		call_rcu_tasks_trace(&mc->rcu, gp_over_trace);
 	else
 		call_rcu(&mc->rcu, gp_over);
 	return true;
+}
+
+static void stock_put(struct bpf_mem_cache *mc, struct chain *ch)
+{
+	atomic_long_add(ch->nr, &mc->nr_ready);
+	push_shared(&mc->stock, ch, mc->link_off);
+}
+
+/*
+ * What was held has no readers any more. Who used as many in the meantime is
+ * going to do so again.
+ */
+static void reuse_held(struct bpf_mem_cache *mc)
+{
+	long keep = atomic_xchg(&mc->used, 0);
+	void *obj, *rest = mc->held_gp;
+	struct chain ch = {};
+
+	WRITE_ONCE(mc->held_gp, NULL);
+	keep -= atomic_long_read(&mc->nr_ready);
+	while (rest && keep-- > 0) {
+		obj = rest;
+		rest = *link_of(obj, mc->link_off);
+		hide_object(mc->pool, obj - mc->head_room,
+			    link_of(obj, mc->link_off));
+		chain_add(&ch, obj, mc->link_off);
+		if (!(ch.nr % DESTROY_BATCH))
+			cond_resched();
+	}
+	if (ch.nr) {
+		atomic_long_sub(ch.nr, &mc->nr_waiting);
+		stock_put(mc, &ch);
+		WRITE_ONCE(mc->last_burst, jiffies);
+	}
+	destroy_list(mc, rest);
 }
 
 /* The grace period is over: what nobody asked for again goes back */
@@ -905,13 +981,15 @@ static void gp_finish(struct bpf_mem_cache *mc)
 	if (atomic_read_acquire(&mc->gp) != GP_OVER)
 		return;
 	destroy_list(mc, gp_change(mc, false));
+	reuse_held(mc);
+	WRITE_ONCE(mc->gps, mc->gps + 1);
 	atomic_set_release(&mc->gp, GP_IDLE);
-}
-
-static void stock_put(struct bpf_mem_cache *mc, struct chain *ch)
-{
-	atomic_long_add(ch->nr, &mc->nr_ready);
-	push_shared(&mc->stock, ch, mc->link_off);
+	/*
+	 * Pairs with the cmpxchg() before hold() looks at gp: either that sees
+	 * GP_IDLE, or the gp_start() which comes next sees what was held.
+	 */
+	smp_mb();
+	wake_up_var(&mc->nr_waiting);
 }
 
 /* Give up all that lies in a list which nobody uses any more */
@@ -1470,6 +1548,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		mc->link_off = -HEAD_ROOM;
 	}
 	mc->percpu_off = opts->percpu_off;
+	mc->max_waiting = opts->max_waiting;
 	mc->pool = pool_get(opts->size + mc->head_room, opts->percpu_size,
 			    opts->numa_node);
 	if (!mc->pool)
@@ -1766,6 +1845,16 @@ static __always_inline void cache_put(struct bpf_mem_cpu __percpu *pcpu,
 	raw_local_irq_restore(flags);
 }
 
+static __always_inline void cache_hold(struct bpf_mem_cpu __percpu *pcpu,
+				       void *obj)
+{
+	unsigned long flags;
+
+	raw_local_irq_save(flags);
+	hold(raw_cpu_ptr(pcpu), obj);
+	raw_local_irq_restore(flags);
+}
+
 /**
  * bpf_mem_cache_alloc - allocate from a fixed-size allocator
  * @ma: the allocator
@@ -1828,6 +1917,26 @@ notrace void bpf_mem_cache_free_irqoff(struct bpf_mem_alloc *ma, void *ptr)
 EXPORT_SYMBOL_GPL(bpf_mem_cache_free_irqoff);
 
 /**
+ * bpf_mem_cache_free_rcu - give an object back when it has no readers
+ * @ma: a fixed-size allocator
+ * @ptr: the object, or NULL
+ *
+ * Unlike bpf_mem_cache_free() it keeps the object from being handed out before
+ * an RCU grace period, and an RCU Tasks Trace one after
+ * bpf_mem_alloc_set_sleepable(), are over: until then it stays as it is, but
+ * for the link. An object that no reader has seen needs bpf_mem_cache_free()
+ * only.
+ *
+ * Context: any, NMI included; any CPU.
+ */
+notrace void bpf_mem_cache_free_rcu(struct bpf_mem_alloc *ma, void *ptr)
+{
+	if (ptr)
+		cache_hold(ma->pcpu, ptr);
+}
+EXPORT_SYMBOL_GPL(bpf_mem_cache_free_rcu);
+
+/**
  * bpf_mem_cache_refill - see that this CPU has objects
  * @ma: a fixed-size allocator
  *
@@ -1844,30 +1953,73 @@ notrace bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_refill);
 
+/*
+ * Are there objects, or may there be new ones? Else a grace period is on its
+ * way, whose end wakes up who asks: what waits for none yet can be taken
+ * before one starts, and no one would tell.
+ */
+static bool may_fill(struct bpf_mem_cache *mc)
+{
+	if (!too_many_wait(mc) || READ_ONCE(mc->stock))
+		return true;
+	gp_start(mc, true);
+	return false;
+}
+
+/* Is another grace period over than the first ones? Else there is one soon. */
+static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
+{
+	if (READ_ONCE(mc->gps) != gps)
+		return true;
+	gp_start(mc, true);
+	return false;
+}
+
 /**
  * bpf_mem_cache_fill - see that this CPU has objects, waiting for memory
  * @ma: a fixed-size allocator
  *
  * For system calls, before they allocate with preemption or interrupts off.
- * Memory is reclaimed if need be, but nobody is killed for it. An interrupt
- * or migration can take the objects away, so who then finds none tries again.
+ * Memory is reclaimed if need be, but nobody is killed for it. Where
+ * bpf_mem_alloc_opts::max_waiting is reached, or there is no memory but in what
+ * bpf_mem_cache_free_rcu() has freed, the caller waits for a grace period. An
+ * interrupt or migration can take the objects away, so who then
+ * finds none tries again.
  *
- * Context: process, may sleep.
- * Return: 0, or -ENOMEM when machine or memory cgroup have none left.
+ * Context: process, may sleep; not within what a grace period waits for.
+ * Return: 0, -ENOMEM when machine or memory cgroup have none left, or -EINTR
+ * when killed while it waited.
  */
 int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
 {
 	struct bpf_mem_cpu __percpu *pcpu = ma->pcpu;
 	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
+	struct bpf_mem_cache *mc = c->cache;
 	struct chain ch = {};
 	unsigned long flags;
+	int tries = 0;
+	u32 gps;
 
 	might_sleep();
-	if (bpf_mem_cache_refill(ma))
-		return 0;
-	create_chain(c->cache, READ_ONCE(c->batch), GFP_FILL, &ch);
-	if (!ch.nr)
-		return -ENOMEM;
+	for (;;) {
+		if (bpf_mem_cache_refill(ma))
+			return 0;
+		if (wait_var_event_killable(&mc->nr_waiting, may_fill(mc)))
+			return -EINTR;
+		/* others may be faster, be it to take or to free */
+		if (!create_chain(mc, READ_ONCE(c->batch), GFP_FILL, &ch))
+			continue;
+		if (ch.nr)
+			break;
+		/* the second grace period is for what the first did not see */
+		gps = READ_ONCE(mc->gps);
+		if (!(READ_ONCE(mc->held) || READ_ONCE(mc->held_gp)) ||
+		    tries++ == 2)
+			return -ENOMEM;
+		if (wait_var_event_killable(&mc->nr_waiting,
+					    gp_passed(mc, gps)))
+			return -EINTR;
+	}
 	raw_local_irq_save(flags);
 	c = raw_cpu_ptr(pcpu);
 	cpu_enter(c);
@@ -1921,6 +2073,22 @@ notrace void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_free);
 
+/**
+ * bpf_mem_free_rcu - give an object back when it has no readers
+ * @ma: an any-size allocator
+ * @ptr: the object, NULL or ZERO_SIZE_PTR
+ *
+ * As bpf_mem_cache_free_rcu().
+ *
+ * Context: any, NMI included; any CPU.
+ */
+notrace void bpf_mem_free_rcu(struct bpf_mem_alloc *ma, void *ptr)
+{
+	if (likely(!ZERO_OR_NULL_PTR(ptr)))
+		cache_hold(ma->classes[*(u32 *)(ptr - HEAD_ROOM)], ptr);
+}
+EXPORT_SYMBOL_GPL(bpf_mem_free_rcu);
+
 /* Like notrace: no program runs in the middle of these but in NMI */
 NOKPROBE_SYMBOL(depot_take);
 NOKPROBE_SYMBOL(give_up);
@@ -1932,6 +2100,7 @@ NOKPROBE_SYMBOL(cpu_give_surplus);
 NOKPROBE_SYMBOL(alloc_nested);
 NOKPROBE_SYMBOL(alloc_slow);
 NOKPROBE_SYMBOL(free_slow);
+NOKPROBE_SYMBOL(hold);
 NOKPROBE_SYMBOL(refill);
 NOKPROBE_SYMBOL(refill_direct);
 NOKPROBE_SYMBOL(cache_alloc_slow);
@@ -1943,9 +2112,11 @@ NOKPROBE_SYMBOL(bpf_mem_cache_alloc);
 NOKPROBE_SYMBOL(bpf_mem_cache_free);
 NOKPROBE_SYMBOL(bpf_mem_cache_alloc_irqoff);
 NOKPROBE_SYMBOL(bpf_mem_cache_free_irqoff);
+NOKPROBE_SYMBOL(bpf_mem_cache_free_rcu);
 NOKPROBE_SYMBOL(bpf_mem_cache_refill);
 NOKPROBE_SYMBOL(bpf_mem_alloc);
 NOKPROBE_SYMBOL(bpf_mem_free);
+NOKPROBE_SYMBOL(bpf_mem_free_rcu);
 
 static int __init bpf_mem_init(void)
 {

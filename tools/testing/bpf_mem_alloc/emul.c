@@ -413,6 +413,14 @@ static void quarantine_put(struct emul_obj *obj)
 }
 #endif
 
+static void check_gp(struct emul_obj *obj, const char *what)
+{
+	if (obj->freed > READ_ONCE(completed[EMUL_RCU]))
+		emul_fail("%p %s without an RCU grace period", obj + 1, what);
+	if (obj->trace && obj->freed > READ_ONCE(completed[EMUL_TRACE]))
+		emul_fail("%p %s without a Tasks Trace one", obj + 1, what);
+}
+
 static void obj_free(struct kmem_cache *kc, void *ptr)
 {
 	struct emul_obj *obj = (struct emul_obj *)ptr - 1;
@@ -425,10 +433,7 @@ static void obj_free(struct kmem_cache *kc, void *ptr)
 		emul_fail("%p freed to another cache", ptr);
 	if (obj->live)
 		emul_fail("%p goes to slab while its user has it", ptr);
-	if (obj->freed > READ_ONCE(completed[EMUL_RCU]))
-		emul_fail("%p goes to slab without an RCU grace period", ptr);
-	if (obj->trace && obj->freed > READ_ONCE(completed[EMUL_TRACE]))
-		emul_fail("%p goes to slab without a Tasks Trace one", ptr);
+	check_gp(obj, "goes to slab");
 	check_poison(ptr + obj->size, REDZONE, "write behind object");
 	obj->magic = DEAD_MAGIC;
 	memset(ptr, POISON, obj->size);
@@ -471,20 +476,41 @@ struct emul_obj *emul_obj_of(void *ptr)
 	return obj;
 }
 
+/* Whoever can get @ptr may do so */
+void emul_check_held(void *ptr)
+{
+	struct emul_obj *obj = emul_obj_of(ptr);
+
+	if (obj->held)
+		check_gp(obj, "can be had");
+}
+
 void emul_note_alloc(void *ptr)
 {
 	if (xchg(&emul_obj_of(ptr)->live, 1))
 		emul_fail("%p handed out twice", ptr);
+	emul_check_held(ptr);
 }
 
-void emul_note_free(void *ptr)
+static void note_free(void *ptr, bool held)
 {
 	struct emul_obj *obj = emul_obj_of(ptr);
 
 	obj->freed = __atomic_add_fetch(&seq, 1, __ATOMIC_SEQ_CST);
 	obj->trace = READ_ONCE(emul.expect_trace);
+	obj->held = held;
 	if (!xchg(&obj->live, 0))
 		emul_fail("%p freed twice by its user", ptr);
+}
+
+void emul_note_free(void *ptr)
+{
+	note_free(ptr, false);
+}
+
+void emul_note_free_rcu(void *ptr)
+{
+	note_free(ptr, true);
 }
 
 /* Per-CPU memory, by powers of two; a free area's length is negative */
@@ -842,9 +868,10 @@ static bool on_all_cpus(void (*fn)(void *arg))
 	return ran;
 }
 
+static u32 waits;
+
 long schedule_timeout_uninterruptible(long timeout)
 {
-	static u32 waits;
 	bool ran;
 
 	might_sleep();
@@ -858,6 +885,39 @@ long schedule_timeout_uninterruptible(long timeout)
 	waits = ran ? 0 : waits + 1;
 	if (waits > 1000)
 		emul_fail("waiting for what never comes");
+	return 0;
+}
+
+/* As in the kernel, a few lists for all variables */
+static u64 wakes[16];
+
+static u64 *wakes_of(void *var)
+{
+	return &wakes[(unsigned long)var / 8 % ARRAY_SIZE(wakes)];
+}
+
+u64 emul_wakes(void *var)
+{
+	return __atomic_load_n(wakes_of(var), __ATOMIC_SEQ_CST);
+}
+
+void wake_up_var(void *var)
+{
+	check_backend("wake-up");
+	__atomic_add_fetch(wakes_of(var), 1, __ATOMIC_SEQ_CST);
+}
+
+int emul_sleep(void *var, u64 seen)
+{
+	long n = 0;
+
+	while (emul_wakes(var) == seen) {
+		if (emul.killed)
+			return -EINTR;
+		if (++n > 100000)
+			emul_fail("sleeping for ever");
+		schedule_timeout_uninterruptible(1);
+	}
 	return 0;
 }
 
@@ -896,6 +956,7 @@ void emul_init(int nr)
 	memset(running, 0, sizeof(running));
 	memset(callbacks, 0, sizeof(callbacks));
 	works = NULL;
+	waits = 0;
 	pthread_mutex_init(&lock, NULL);
 	emul_nr_cpus = nr;
 	emul_irqs_off = 0;

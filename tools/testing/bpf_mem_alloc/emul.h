@@ -36,7 +36,8 @@ struct emul_obj {
 	u32 size;
 	u32 mark;		/* of the last inspection */
 	u32 live;		/* the user has it */
-	u32 trace;		/* freed when a Tasks Trace reader could see it */
+	bool trace;		/* freed when a Tasks Trace reader could see it */
+	bool held;		/* freed for after the grace period */
 	u64 magic;
 };
 
@@ -56,6 +57,7 @@ struct emul {
 	bool expect_trace;	/* sleepable programs see what is freed now */
 	bool no_nowait;		/* only who may sleep gets memory */
 	bool no_percpu_nowait;
+	bool killed;		/* the current task, should it wait */
 	struct obj_cgroup *memcg;	/* of the current task */
 	long fail_at;		/* this backend call fails, from 1; 0: none */
 	bool fail_on;		/* and all after it */
@@ -96,6 +98,8 @@ void emul_cpu_dead(unsigned int cpu);
 struct emul_obj *emul_obj_of(void *ptr);
 void emul_note_alloc(void *ptr);
 void emul_note_free(void *ptr);
+void emul_note_free_rcu(void *ptr);
+void emul_check_held(void *ptr);
 
 /* set when a CPU waits for another in a loop */
 extern u32 emul_relaxing[NR_CPUS];

@@ -13,6 +13,8 @@ struct inspect {
 	long stock;
 	long waiting;
 	long in_gp;
+	long held;
+	long held_gp;
 	long reserve;
 	long pool;
 	long charge;	/* what the memory cgroup should have been charged */

@@ -84,6 +84,7 @@ static inline int get_order(unsigned long size)
 
 /* Errors in pointers */
 #define MAX_ERRNO		4095
+#define EINTR			4
 #define EINVAL			22
 #define ENOMEM			12
 #define ERR_PTR(err)		((void *)(long)(err))
@@ -323,6 +324,18 @@ extern unsigned long emul_jiffies;
 void might_sleep(void);
 void cond_resched(void);
 long schedule_timeout_uninterruptible(long timeout);
+
+/* The waiter looks again when it is woken, and only then */
+u64 emul_wakes(void *var);
+int emul_sleep(void *var, u64 wakes);
+void wake_up_var(void *var);
+
+#define wait_var_event_killable(var, cond) ({				\
+	int __err = 0;							\
+	u64 __wakes = emul_wakes(var);					\
+	while (!(cond) && !(__err = emul_sleep(var, __wakes)))		\
+		__wakes = emul_wakes(var);				\
+	__err; })
 
 /* Locks and lists */
 struct mutex {

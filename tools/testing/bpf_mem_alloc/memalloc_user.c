@@ -11,7 +11,7 @@
 static u32 inspect_mark;
 
 /* Is every object of the list free, and in no other list? */
-INSPECT static long count_list(void *first, int link_off)
+INSPECT static long count_held(void *first, int link_off)
 {
 	struct emul_obj *obj;
 	long n = 0;
@@ -29,6 +29,16 @@ INSPECT static long count_list(void *first, int link_off)
 	return n;
 }
 
+/* Then the next allocation may get it, too */
+INSPECT static long count_list(void *first, int link_off)
+{
+	long n = count_held(first, link_off);
+
+	for (; first; first = *(void **)(first + link_off))
+		emul_check_held(first);
+	return n;
+}
+
 INSPECT static void expect(const char *what, long is, long should)
 {
 	if (is != should)
@@ -37,7 +47,8 @@ INSPECT static void expect(const char *what, long is, long should)
 
 INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
 {
-	long cpu = 0, nested = 0, stock, waiting, in_gp, reserve = 0, all, i, n;
+	long cpu = 0, nested = 0, stock, waiting, in_gp, held, held_gp;
+	long reserve = 0, all, i, n;
 
 	for_each_possible_cpu(i) {
 		struct bpf_mem_cpu *c = per_cpu_ptr(mc->pcpu, i);
@@ -51,12 +62,15 @@ INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
 	stock = count_list(mc->stock, mc->link_off);
 	waiting = count_list(mc->waiting, mc->link_off);
 	in_gp = count_list(mc->in_gp, mc->link_off);
+	held = count_held(mc->held, mc->link_off);
+	held_gp = count_held(mc->held_gp, mc->link_off);
 	for (i = 0; mc->reserve && i < RESERVE_SLOTS; i++)
 		reserve += count_list(mc->reserve->slots[i], mc->link_off);
 	for (i = 0; i < mc->pool->nr_slots; i++)
 		in->pool += !!mc->pool->slots[i];
 	expect("nr_ready", mc->nr_ready.counter, stock + reserve);
-	expect("nr_waiting", mc->nr_waiting.counter, waiting + in_gp);
+	expect("nr_waiting", mc->nr_waiting.counter,
+	       waiting + in_gp + held + held_gp);
 	expect("depot_lock", mc->depot_lock.counter, 0);
 	all = mc->nr_objs.counter;
 	in->charge += (all - mc->borrowed.counter) * mc->charge;
@@ -69,9 +83,12 @@ INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
 	in->stock += stock;
 	in->waiting += waiting;
 	in->in_gp += in_gp;
+	in->held += held;
+	in->held_gp += held_gp;
 	in->reserve += reserve;
 	in->all += all;
-	return all - cpu - nested - stock - waiting - in_gp - reserve;
+	return all - cpu - nested - stock - waiting - in_gp - held - held_gp -
+	       reserve;
 }
 
 /* To be called while nobody uses @ma, of which @live objects are in use */

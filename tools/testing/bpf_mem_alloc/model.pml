@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The lists of kernel/bpf/memalloc.c that several contexts change, in three
+ * The lists of kernel/bpf/memalloc.c that several contexts change, in four
  * parts, each a model of its own:
  *
  *   -DDEPOT    CPUs push to the waiting list (push_shared()) and take from it
@@ -10,6 +10,9 @@
  *              reserve_put(), also pool_take(), pool_fill())
  *   -DCPU      one CPU's list: a task, an NMI above it, and one above that
  *              (alloc_irqoff(), free_irqoff(), alloc_nested(), free_slow())
+ *   -DGP       who asks for a grace period: CPUs that free (hold(), give_up()),
+ *              the worker that ends one (gp_finish(), gp_start()), and a task
+ *              that waits for it (bpf_mem_cache_fill())
  *
  * Memory is weakly ordered where the code relies on an order: the link that a
  * producer writes into an object waits in a store buffer. The cmpxchg() that
@@ -29,10 +32,17 @@
  *   A6  a slot gives its objects to one context: reserve_take(): xchg()
  *   A7  only one context at a time changes a CPU's list
  *       alloc_irqoff(), free_irqoff(): busy, cpu_enter()
+ *   A8  what is held gets a whole grace period
+ *       gp_start(): held_gp, before call_rcu()
+ *   A9  and gets it for sure, when nothing else happens any more
+ *       hold(): push, then gp; gp_finish(): smp_mb(), then held
+ *   A10 who waits for a grace period is woken
+ *       may_fill(): gp_start(); gp_finish(): smp_mb() before wake_up_var()
  *
  * With one of these the model is wrong in one place, and an assertion must
  * fail: -DNO_RELEASE, -DNO_LOCK, -DNO_GP_LOCK (DEPOT), -DNO_RELEASE,
- * -DNO_XCHG, -DNO_CMPXCHG (RESERVE), -DNO_BUSY, -DNO_NESTED_XCHG (CPU).
+ * -DNO_XCHG, -DNO_CMPXCHG (RESERVE), -DNO_BUSY, -DNO_NESTED_XCHG (CPU),
+ * -DNO_HELD_GP, -DNO_HELD, -DNO_ORDER, -DNO_MB, -DNO_START (GP).
  */
 
 #define NIL	0
@@ -41,8 +51,10 @@
 #define LISTED	0
 #define SLAB	14
 
+#ifndef GP
 byte link[NOBJ + 1] = UNSET;
 byte owner[NOBJ + 1] = LISTED;
+#endif
 byte done;
 
 #define OWN(o, me)	assert(owner[o] == LISTED); owner[o] = me
@@ -495,3 +507,197 @@ init {
 	od
 }
 #endif /* CPU */
+
+#ifdef GP
+
+mtype = { IDLE, RUNNING, OVER };
+
+mtype gp = IDLE;
+byte held, held_gp;	/* objects, a bit for each */
+byte unseen;		/* freed since the last grace period began */
+bool waiting, in_gp;	/* an object that others may take */
+byte nr_waiting;
+bool wanted;		/* irq_work */
+bool callback, kicked;	/* call_rcu(), the worker */
+bool buffered;		/* the worker has set gp, and nobody else sees it */
+bool asleep, filled;
+
+/* cmpxchg() drains the store buffer of its CPU */
+inline gp_start(force, buffer)
+{
+#ifdef NO_HELD
+	if
+	:: waiting || force ->
+#else
+	if
+	:: waiting || held || force ->
+#endif
+		atomic {
+			!(buffer);
+			if
+			:: gp == IDLE -> gp = RUNNING; started = true
+			:: else
+			fi
+		};
+		if
+		:: started ->
+			atomic { in_gp = waiting; waiting = false };
+#ifndef NO_HELD_GP
+			atomic { held_gp = held; held = 0 };	/* xchg() */
+#endif
+			atomic { unseen = 0; callback = true; started = false }
+		:: else
+		fi
+	:: else
+	fi
+}
+
+/* Frees two objects for after the grace period */
+proctype cpu()
+{
+	mtype seen;
+	byte o = 1;
+
+	do
+	:: o == 4 -> break
+	:: else ->
+		nr_waiting++;
+#ifdef NO_ORDER
+		seen = gp;
+#endif
+		atomic { held = held | o; unseen = unseen | o };
+#ifndef NO_ORDER
+		seen = gp;
+#endif
+		atomic {
+			if
+			:: seen == IDLE -> wanted = true
+			:: else
+			fi;
+			seen = 0;
+			o = o << 1
+		}
+	od;
+	done++
+}
+
+/* Frees one as others do, and takes it again if that is still possible */
+proctype cpu_taking()
+{
+	nr_waiting++;
+	waiting = true;
+	atomic {
+		if
+		:: waiting -> waiting = false; nr_waiting--
+		:: in_gp -> in_gp = false; nr_waiting--
+		:: else
+		fi
+	};
+	wanted = true;
+	done++
+}
+
+proctype irq_work()
+{
+	bool started;
+
+end:	do
+	:: atomic { wanted -> wanted = false };
+		gp_start(false, false)
+	od
+}
+
+proctype rcu()
+{
+end:	do
+	:: atomic { callback -> callback = false };
+		gp = OVER;
+		kicked = true
+	od
+}
+
+inline give_back()
+{
+	do
+	:: held_gp == 0 -> break
+	:: else ->
+		assert(!(held_gp & unseen));			/* A8 */
+		atomic { held_gp = held_gp & (held_gp - 1); nr_waiting-- }
+	od
+}
+
+proctype worker()
+{
+	bool started;
+
+end:	do
+	:: atomic { kicked -> kicked = false };
+		if
+		:: gp == OVER ->
+#ifdef NO_HELD_GP
+			atomic { held_gp = held; held = 0 };
+#endif
+			give_back();
+			atomic {
+				if
+				:: in_gp -> in_gp = false; nr_waiting--
+				:: else
+				fi
+			};
+			buffered = true;
+#ifndef NO_MB
+			!buffered;
+#endif
+			if
+			:: asleep -> asleep = false
+			:: else
+			fi
+		:: else
+		fi;
+		gp_start(false, buffered)
+	od
+}
+
+proctype store_buffer()
+{
+end:	do
+	:: atomic { buffered -> buffered = false; gp = IDLE }
+	od
+}
+
+/* bpf_mem_cache_fill() where one object waiting is too many */
+proctype fill()
+{
+	bool started;
+
+	do
+	::	asleep = true;
+		if
+		:: nr_waiting == 0 -> asleep = false; break
+		:: else
+		fi;
+#ifndef NO_START
+		gp_start(true, false);
+#endif
+		!asleep
+	od;
+	filled = true
+}
+
+init {
+	atomic {
+		run cpu();
+		run cpu_taking();
+		run irq_work();
+		run rcu();
+		run worker();
+		run store_buffer();
+		run fill()
+	};
+	timeout;
+	assert(done == 2);
+	assert(held == 0 && held_gp == 0);			/* A9 */
+	assert(filled);						/* A10 */
+	assert(nr_waiting == 0)
+}
+#endif /* GP */

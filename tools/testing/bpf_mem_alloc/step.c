@@ -2,7 +2,8 @@
 /*
  * With the trap flag set, a signal comes after every instruction. At each one
  * in memalloc.c in turn, an NMI, an interrupt, or another CPU allocates and
- * frees from the same allocator; then every list must still be right.
+ * frees from the same allocator, or another CPU does the allocator's own work;
+ * then every list must still be right, and what waits for a grace period get it.
  *
  * A first run notes all instructions; for each of them there is a run which
  * gets there by a breakpoint, as that is faster. In a last run something
@@ -32,9 +33,11 @@ int main(void)
 #define INT3		0xcc
 #define MINUTE		(60 * HZ)
 
-enum actor { NMI, INTERRUPT, OTHER_CPU, NR_ACTORS };
+enum actor { NMI, INTERRUPT, OTHER_CPU, WORKER, NR_ACTORS, TURNS = NR_ACTORS };
 
-static const char * const actors[] = { "NMI", "interrupt", "other CPU" };
+static const char * const actors[] = {
+	"NMI", "interrupt", "other CPU", "worker",
+};
 
 struct scenario {
 	const char *name;
@@ -42,6 +45,7 @@ struct scenario {
 	void (*prepare)(void);
 	void (*op)(void);
 	bool irqs_off;
+	u32 max_waiting;
 };
 
 static struct user user;
@@ -52,7 +56,7 @@ static void *held[HELD];
 static void *op_obj;
 static enum actor actor;
 static long point, fire_at;
-static long missed, acted;
+static long missed, acted, acts_left;
 static unsigned long last_ip;
 static unsigned long trace[MAX_POINTS];
 static u8 *break_at;
@@ -103,18 +107,21 @@ static void step_off(void)
 		*break_at = break_byte;
 }
 
-/* Two whole operations of each kind; what it keeps changes every time */
+/* Whole operations of each kind; what it keeps changes every time */
 static void use(int who)
 {
-	void *a, *b;
+	void *a, *b, *c;
 
 	if (held[who])
 		user_free(&user, held[who]);
 	a = user_alloc(&user);
 	b = user_alloc(&user);
+	c = user_alloc(&user);
 	if (a)
 		user_free(&user, a);
-	if (!a || !b)
+	if (c)
+		user_free_rcu(&user, c);
+	if (!a || !b || !c)
 		missed++;
 	held[who] = b;
 }
@@ -143,12 +150,40 @@ static void use_depot(void)
 	user_free_many(&user, objs, n);
 }
 
-static void other_cpu(void)
+static void end_gp(void)
 {
-	use_depot();
 	emul_gp_run(EMUL_RCU);
 	emul_work_run();
-	use_depot();
+}
+
+/* One more waits, or none at all */
+static void take_turns(void)
+{
+	static bool last;
+
+	last = !last;
+	if (last) {
+		end_gp();
+	} else if (nr_ptrs) {
+		user_free_rcu(&user, ptrs[--nr_ptrs]);
+		emul_irq_work_run();
+	}
+}
+
+static void other_cpu(void)
+{
+	switch (actor) {
+	case OTHER_CPU:
+		use_depot();
+		end_gp();
+		use_depot();
+		break;
+	case WORKER:
+		end_gp();
+		break;
+	default:
+		take_turns();
+	}
 	other_busy = false;
 }
 
@@ -188,8 +223,12 @@ static void other_cpu_starts(void)
 	other_cpu_goes_on();
 }
 
+static long period;	/* of TURNS, in points */
+
 static void act(void)
 {
+	if (!acts_left)
+		return;
 	switch (actor) {
 	case NMI:
 		emul_nmi_enter();
@@ -204,11 +243,12 @@ static void act(void)
 		emul_hardirq_exit();
 		break;
 	default:
-		if (other_busy)
+		if (other_busy || (actor == TURNS && point % period))
 			return;
 		other_cpu_starts();
 	}
 	acted++;
+	acts_left--;
 }
 
 static bool is_return(unsigned long ip)
@@ -300,6 +340,14 @@ static void op_free_irqoff(void)
 	op_obj = NULL;
 }
 
+static void op_free_rcu(void)
+{
+	step_on();
+	bpf_mem_cache_free_rcu(&user.ma, op_obj);
+	step_off();
+	op_obj = NULL;
+}
+
 static void op_alloc_any(void)
 {
 	step_on();
@@ -315,6 +363,14 @@ static void op_free_any(void)
 	op_obj = NULL;
 }
 
+static void op_free_rcu_any(void)
+{
+	step_on();
+	bpf_mem_free_rcu(&user.ma, op_obj);
+	step_off();
+	op_obj = NULL;
+}
+
 static void op_refill(void)
 {
 	step_on();
@@ -324,9 +380,14 @@ static void op_refill(void)
 
 static void op_fill(void)
 {
+	int err;
+
 	step_on();
-	bpf_mem_cache_fill(&user.ma);
+	err = bpf_mem_cache_fill(&user.ma);
 	step_off();
+	/* there is memory, always */
+	if (err)
+		emul_fail("no memory: %d", err);
 }
 
 static void op_service(void)
@@ -368,6 +429,12 @@ static void give(u32 n)
 		user_free(&user, ptrs[--nr_ptrs]);
 }
 
+static void hold(u32 n)
+{
+	while (n-- && nr_ptrs)
+		user_free_rcu(&user, ptrs[--nr_ptrs]);
+}
+
 static void cached(void)
 {
 	take(6);
@@ -403,6 +470,20 @@ static void cached_to_free(void)
 {
 	cached();
 	to_free();
+}
+
+static void to_hold(void)
+{
+	op_obj = ptrs[--nr_ptrs];
+	user_check(&user, op_obj);
+	emul_note_free_rcu(op_obj);
+	user.live--;
+}
+
+static void cached_to_hold(void)
+{
+	cached();
+	to_hold();
 }
 
 static void full_to_free(void)
@@ -509,6 +590,78 @@ static void gp_over_more_waits(void)
 	give(25);
 }
 
+static void held_to_serve(void)
+{
+	take(40);
+	emul.irq_work_manual = true;
+	hold(20);
+}
+
+static void held_in_gp(void)
+{
+	held_to_serve();
+	emul_irq_work_run();
+}
+
+static void held_in_gp_to_hold(void)
+{
+	held_in_gp();
+	to_hold();
+}
+
+static void held_gp_over(void)
+{
+	held_in_gp();
+	emul_gp_run(EMUL_RCU);
+}
+
+static void held_gp_over_to_hold(void)
+{
+	held_gp_over();
+	to_hold();
+}
+
+/* None has been used since the last grace period, but those in the list */
+static void held_unused(void)
+{
+	take(40);
+	give(36);
+	emul_settle();
+	take(4);
+	held_in_gp();
+	emul_gp_run(EMUL_RCU);
+}
+
+static void end_gp_asleep(enum emul_point point)
+{
+	if (point != EMUL_SCHEDULE)
+		return;
+	if (other_busy)
+		other_cpu_goes_on();
+	end_gp();
+}
+
+static void give_elsewhere(void *arg)
+{
+	give(5);
+}
+
+/* Nothing can be had at once, and then there is memory for who may sleep */
+static void bound_reached(void)
+{
+	take(100);
+	give(20);
+	emul_settle();
+	emul.irq_work_manual = true;
+	hold(8);
+	emul_irq_work_run();
+	empty();
+	/* so that the worker makes none for this CPU */
+	emul_on_cpu(1, give_elsewhere, NULL);
+	emul.no_nowait = true;
+	emul.hook = end_gp_asleep;
+}
+
 static const struct scenario scenarios[] = {
 	{ "alloc", FIXED, cached, op_alloc },
 	{ "alloc, interrupts off", LINKED, cached, op_alloc_irqoff, true },
@@ -526,17 +679,25 @@ static const struct scenario scenarios[] = {
 	{ "alloc, any size", ANY, cached, op_alloc_any },
 	{ "alloc, any size, refill", ANY, pool_only, op_alloc_any },
 	{ "free, any size", ANY, cached_to_free, op_free_any },
+	{ "free_rcu", FIXED, cached_to_hold, op_free_rcu },
+	{ "free_rcu, any size", ANY, cached_to_hold, op_free_rcu_any },
+	{ "free_rcu, grace period runs", LINKED, held_in_gp_to_hold, op_free_rcu },
+	{ "free_rcu, grace period over", LINKED, held_gp_over_to_hold, op_free_rcu },
 	{ "refill", FIXED, waiting, op_refill },
 	{ "fill", FIXED, nothing_left, op_fill },
+	{ "fill, too many wait", FIXED, bound_reached, op_fill, .max_waiting = 1 },
 	{ "service, nothing left", FIXED, nothing_left, op_service },
 	{ "service, per-CPU", PERCPU, nothing_left, op_service },
 	{ "service, surplus", FIXED, surplus_to_serve, op_service },
+	{ "service, held", FIXED, held_to_serve, op_service },
 	{ "worker, after a burst", FIXED, learning, op_worker },
 	{ "worker, reserve to fill", FIXED, learnt_to_fill, op_worker },
 	{ "worker, reserve to drop", FIXED, forgetting, op_worker },
 	{ "worker, reclaim", FIXED, gp_over, op_worker },
 	{ "worker, reclaim per-CPU", PERCPU, gp_over, op_worker },
 	{ "worker, reclaim and more", LINKED, gp_over_more_waits, op_worker },
+	{ "worker, held to stock", FIXED, held_gp_over, op_worker },
+	{ "worker, held to slab", PERCPU, held_unused, op_worker },
 	{ "end of a grace period", FIXED, gp_running, op_callback },
 };
 
@@ -549,12 +710,13 @@ static long run(const struct scenario *sc, long at)
 	emul_init(2);
 	memcg = (struct obj_cgroup){ .limit = LONG_MAX / 2 };
 	emul.memcg = &memcg;
-	emul.threads = actor == OTHER_CPU;
+	emul.threads = actor >= OTHER_CPU;
 	emul.relax = other_cpu_waits;
 	nr_ptrs = 0;
 	op_obj = NULL;
 	memset(held, 0, sizeof(held));
-	assert_int_equal(user_init(&user, sc->kind, 1000), 0);
+	assert_int_equal(user_init_bound(&user, sc->kind, 1000,
+					 sc->max_waiting), 0);
 	sc->prepare();
 	point = 0;
 	fire_at = at;
@@ -565,12 +727,18 @@ static long run(const struct scenario *sc, long at)
 		local_irq_restore(flags);
 	while (other_busy)
 		other_cpu_goes_on();
+	emul.hook = NULL;
+	emul.no_nowait = false;
 	emul.threads = false;
 	if (op_obj) {
 		emul_note_alloc(op_obj);
 		user.live++;
 	}
 	inspect(&user.ma, user.live, NULL);
+	/* no grace period is forgotten, even if nothing is called any more */
+	emul_settle();
+	inspect(&user.ma, user.live, &in);
+	assert_int_equal(in.held + in.held_gp, 0);
 	if (op_obj) {
 		emul_note_free(op_obj);
 		user.live--;
@@ -603,6 +771,7 @@ static void step_through(void **state)
 	for (actor = 0; actor < NR_ACTORS; actor++) {
 		acted = 0;
 		missed = 0;
+		acts_left = LONG_MAX;
 		long_path = false;
 		points = run(sc, 0);
 		assert_true(points > 3);
@@ -611,11 +780,18 @@ static void step_through(void **state)
 			if (!run(sc, n))
 				fail_msg("point %ld not reached", n);
 		long_path = true;
+		/* else there is more to do each time that a worker looks */
+		acts_left = 2 * points;
 		run(sc, -1);
 		total += acted;
 		print_message("%s: %s at %ld of %ld points, %ld without memory\n",
 			      sc->name, actors[actor], acted, points, missed);
 		assert_true(actor == INTERRUPT || acted >= points);
+	}
+	actor = TURNS;
+	for (period = 1; sc->max_waiting && period <= 32; period++) {
+		acts_left = 1000;
+		run(sc, -1);
 	}
 }
 

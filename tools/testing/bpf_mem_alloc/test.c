@@ -16,6 +16,7 @@
 
 static struct obj_cgroup memcg;
 static void *ptrs[MANY];
+static struct user *victim;	/* of a hook */
 
 static const size_t sizes[] = { 8, 16, 64, 100, 1024, 4096, 8184, 20000 };
 
@@ -84,6 +85,27 @@ static void inspect_charged(struct user *u, struct inspect *in)
 	in = in ?: &mine;
 	user_inspect(u, in);
 	assert_int_equal(memcg.usage, in->charge);
+}
+
+/* Steps into the time between two steps of one CPU's code */
+static u32 hook_steps;
+static enum emul_point hook_point;
+static void (*hook_fn)(void);
+
+static void at_point(enum emul_point point)
+{
+	if (point == hook_point && hook_steps && !--hook_steps) {
+		emul.hook = NULL;
+		hook_fn();
+	}
+}
+
+static void call_at(enum emul_point point, u32 n, void (*fn)(void))
+{
+	hook_point = point;
+	hook_steps = n;
+	hook_fn = fn;
+	emul.hook = at_point;
 }
 
 /* Init and sizes */
@@ -540,11 +562,16 @@ static bool whole_life(enum user_kind kind)
 	n += user_alloc_many_irqoff(&u, ptrs + n, 300);
 	emul_settle();
 	inspect_charged(&u, NULL);
-	user_free_many(&u, ptrs, n);
+	user_free_many(&u, ptrs, n / 2);
+	user_free_many_rcu(&u, ptrs + n / 2, n - n / 2);
 	emul_settle();
 	n = user_alloc_many_irqoff(&u, ptrs, 100);
-	for (i = 0; i < n; i++)
-		user_free(&u, ptrs[i]);
+	for (i = 0; i < n; i++) {
+		if (i & 1)
+			user_free_rcu(&u, ptrs[i]);
+		else
+			user_free(&u, ptrs[i]);
+	}
 	emul_advance(2 * MINUTE);
 	inspect_charged(&u, NULL);
 	destroy(&u);
@@ -762,6 +789,723 @@ static void churn(void **state)
 						    v & 1, v & 2);
 }
 
+/* Freed for after the grace period */
+
+/* All of them wait for the same grace period, unless one is running */
+static void hold_many(struct user *u, void **held, u32 n)
+{
+	bool manual = emul.irq_work_manual;
+
+	emul.irq_work_manual = true;
+	user_free_many_rcu(u, held, n);
+	emul.irq_work_manual = manual;
+	if (!manual)
+		emul_irq_work_run();
+}
+
+static void expect_held(struct user *u, long n)
+{
+	struct inspect in;
+
+	inspect_charged(u, &in);
+	assert_int_equal(in.held + in.held_gp, n);
+}
+
+static void held_null(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	bpf_mem_cache_free_rcu(&u.ma, NULL);
+	user_inspect(&u, NULL);
+	destroy(&u);
+	assert_int_equal(user_init(&u, ANY, 64), 0);
+	bpf_mem_free_rcu(&u.ma, NULL);
+	bpf_mem_free_rcu(&u.ma, ZERO_SIZE_PTR);
+	user_inspect(&u, NULL);
+	destroy(&u);
+}
+
+/* emul_note_alloc() looks whether one is handed out too early */
+static void held_until_gp(void **state)
+{
+	u32 i, k, n = 300, got;
+	struct user u;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		print_message("%s\n", user_kinds[kinds[k]]);
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		assert_int_equal(user_alloc_many(&u, ptrs, n), n);
+		/* a grace period for the first one, all others wait for the next */
+		user_free_many_rcu(&u, ptrs, n);
+		expect_held(&u, n);
+		got = user_alloc_many_irqoff(&u, ptrs + n, n);
+		emul_nmi_enter();
+		got += user_alloc_many(&u, ptrs + n + got, n);
+		emul_nmi_exit();
+		got += user_alloc_many(&u, ptrs + n + got, n);
+		assert_true(got >= n);
+		for (i = 0; i < n; i++)
+			user_check(&u, ptrs[i]);
+		expect_held(&u, n);
+		emul_gp_run(EMUL_RCU);
+		emul_work_run();
+		user_alloc_many_irqoff(&u, ptrs + n + got, 2);
+		for (i = 0; i < n - 1; i++)
+			user_check(&u, ptrs[i]);
+		expect_held(&u, n - 1);
+		user_free_many(&u, ptrs + n, u.live);
+		emul_settle();
+		expect_held(&u, 0);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* The mark comes before the free, or between that and the grace period */
+static void held_sleepable(void **state)
+{
+	struct user u;
+	u32 late, k;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		for (late = 0; late < 2; late++) {
+			emul.trace_not_rcu = k & 1;
+			emul.expect_trace = true;
+			emul.gps[EMUL_TRACE] = 0;
+			assert_int_equal(user_init(&u, kinds[k],
+						   size_for(kinds[k])), 0);
+			if (!late)
+				bpf_mem_alloc_set_sleepable(&u.ma);
+			assert_int_equal(user_alloc_many(&u, ptrs, 100), 100);
+			emul.irq_work_manual = true;
+			user_free_many_rcu(&u, ptrs, 100);
+			if (late)
+				bpf_mem_alloc_set_sleepable(&u.ma);
+			emul.irq_work_manual = false;
+			emul_irq_work_run();
+			assert_int_equal(emul_gp_pending(EMUL_TRACE), 1);
+			assert_int_equal(emul_gp_pending(EMUL_RCU), 0);
+			user_free_many(&u, ptrs, user_alloc_many(&u, ptrs, 500));
+			emul_settle();
+			expect_held(&u, 0);
+			destroy(&u);
+			emul_settle();
+		}
+	}
+}
+
+/* One is replaced at a time: slab has nothing to do with it */
+static void held_is_reused(void **state)
+{
+	struct inspect in;
+	struct user u;
+	long before;
+	u32 i, k, n;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		n = 100;
+		assert_int_equal(user_alloc_many(&u, ptrs, n), n);
+		before = 0;
+		for (i = 0; i < 4000; i++) {
+			if (i == 2000)
+				before = emul.slab_allocs;
+			user_free_rcu(&u, ptrs[i % n]);
+			ptrs[i % n] = user_alloc(&u);
+			assert_non_null(ptrs[i % n]);
+			if (i % 50)
+				continue;
+			emul_gp_run(EMUL_RCU);
+			emul_work_run();
+			inspect_charged(&u, &in);
+			assert_true(in.stock <= 200);
+		}
+		print_message("%s: %ld objects of slab for 2000\n",
+			      user_kinds[kinds[k]], emul.slab_allocs - before);
+		assert_true(emul.slab_allocs - before <= 500);
+		user_free_many(&u, ptrs, n);
+		/* and when nobody wants them any more, they are not kept */
+		emul_advance(2 * MINUTE);
+		inspect_charged(&u, &in);
+		assert_int_equal(in.stock, 0);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* What is deleted, and not replaced */
+static void held_goes_to_slab(void **state)
+{
+	struct inspect before, in;
+	struct user u;
+	long used;
+	u32 k, n;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		n = 1000;
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		assert_int_equal(user_alloc_many(&u, ptrs, n), n);
+		n -= 100;
+		hold_many(&u, ptrs + n, 100);
+		emul_settle();
+		inspect_charged(&u, &before);
+		assert_int_equal(before.stock, 100);
+		/* what is in stock does for as many as are used now */
+		do {
+			ptrs[n++] = user_alloc(&u);
+			inspect_charged(&u, &before);
+		} while (before.stock == 100);
+		used = 100 - before.stock;
+		n -= 200;
+		hold_many(&u, ptrs + n, 200);
+		emul_settle();
+		inspect_charged(&u, &in);
+		assert_int_equal(in.stock, max(before.stock, used));
+		/* and then none was used */
+		hold_many(&u, ptrs, n);
+		emul_settle();
+		inspect_charged(&u, &in);
+		assert_int_equal(in.stock, max(before.stock, used));
+		assert_true(in.all * in.object <= 2 * CPU_BYTES);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+static u32 nr_left;
+
+static void free_one(void *arg)
+{
+	user_free_rcu(victim, ptrs[--nr_left]);
+}
+
+static void free_one_here(void)
+{
+	free_one(NULL);
+}
+
+static void free_one_elsewhere(void)
+{
+	on_cpu(!emul_cpu, free_one, NULL);
+}
+
+static void free_one_in_nmi(void)
+{
+	emul_nmi_enter();
+	free_one(NULL);
+	emul_nmi_exit();
+}
+
+/* Which a sleepable program may have seen */
+static void mark_and_free_one(void)
+{
+	bpf_mem_alloc_set_sleepable(&victim->ma);
+	emul.expect_trace = true;
+	free_one(NULL);
+}
+
+/* Whenever it is freed, it gets a whole grace period without a further call */
+static void held_is_not_forgotten(void **state)
+{
+	static void (* const fns[])(void) = {
+		free_one_here, free_one_elsewhere, free_one_in_nmi,
+		mark_and_free_one,
+	};
+	u32 f, point, n, tried = 0;
+	struct user u;
+	bool reached;
+
+	victim = &u;
+	for (f = 0; f < ARRAY_SIZE(fns); f++) {
+		for (point = 0; point <= EMUL_SCHEDULE; point++) {
+			for (n = 1; ; n++) {
+				emul.expect_trace = false;
+				assert_int_equal(user_init(&u, LINKED, 64), 0);
+				nr_left = user_alloc_many(&u, ptrs, 60);
+				emul_settle();
+				/* more of them than are kept */
+				user_free_many(&u, ptrs + 20, 40);
+				nr_left = 20;
+				call_at(point, n, fns[f]);
+				while (nr_left > 10)
+					free_one(NULL);
+				emul_settle();
+				reached = !emul.hook;
+				emul.hook = NULL;
+				expect_held(&u, 0);
+				user_free_many(&u, ptrs, nr_left);
+				destroy(&u);
+				emul_settle();
+				if (!reached)
+					break;
+				tried++;
+			}
+		}
+	}
+	print_message("%u points\n", tried);
+	assert_true(tried > 100);
+}
+
+static void held_on_dead_cpu(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	victim = &u;
+	nr_left = user_alloc_many(&u, ptrs, 2);
+	emul_settle();
+	emul.irq_work_manual = true;
+	emul_on_cpu(1, free_one, NULL);
+	emul_cpu_dead(1);
+	emul.irq_work_manual = false;
+	emul_settle();
+	expect_held(&u, 0);
+	user_free(&u, ptrs[0]);
+	destroy(&u);
+}
+
+static u32 next_random(u32 *seed)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return *seed >> 8;
+}
+
+/* Objects of both kinds of free, in any order */
+static void mixed_frees(void **state)
+{
+	u32 k, r, seed, n = 0, ops, sleep;
+	unsigned long flags = 0;
+	struct user u;
+	void *obj;
+
+	for (k = 0; k < 2 * ARRAY_SIZE(kinds); k++) {
+		seed = k;
+		sleep = k & 1;
+		emul.expect_trace = sleep;
+		assert_int_equal(user_init(&u, kinds[k / 2],
+					   size_for(kinds[k / 2])), 0);
+		if (sleep)
+			bpf_mem_alloc_set_sleepable(&u.ma);
+		for (ops = 0; ops < 20000; ops++) {
+			r = next_random(&seed);
+			obj = NULL;
+			switch (r % 16) {
+			case 0 ... 4:
+				if (r & 0x200)
+					local_irq_save(flags);
+				if (r & 0x100)
+					emul_nmi_enter();
+				if (n < MANY)
+					obj = user_alloc(&u);
+				if (obj)
+					ptrs[n++] = obj;
+				if (r & 0x100)
+					emul_nmi_exit();
+				if (r & 0x200)
+					local_irq_restore(flags);
+				break;
+			case 5 ... 6:
+				if (n)
+					user_free_rcu(&u, ptrs[--n]);
+				break;
+			case 7 ... 8:
+				if (n)
+					user_free(&u, ptrs[--n]);
+				break;
+			case 9:
+				for (r = r / 16 % 64; r && n; r--)
+					user_free_rcu(&u, ptrs[--n]);
+				break;
+			case 10:
+				n += user_alloc_many(&u, ptrs + n,
+						     min(r / 16 % 64, MANY - n));
+				break;
+			case 11:
+				emul_gp_run(EMUL_TRACE);
+				emul_gp_run(EMUL_RCU);
+				break;
+			case 12:
+				emul_work_run();
+				break;
+			case 13:
+				emul_set_cpu(!emul_cpu);
+				break;
+			case 14:
+				emul.irq_work_manual = r & 0x100;
+				break;
+			default:
+				__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+				inspect_charged(&u, NULL);
+			}
+		}
+		emul.irq_work_manual = false;
+		emul_set_cpu(0);
+		for (; n; n--) {
+			if (n & 1)
+				user_free(&u, ptrs[n - 1]);
+			else
+				user_free_rcu(&u, ptrs[n - 1]);
+		}
+		emul_settle();
+		expect_held(&u, 0);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* The others are used again as before, no matter how many are held */
+static void waiting_beside_held(void **state)
+{
+	struct user u;
+	long before;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	assert_int_equal(user_alloc_many(&u, ptrs, 2000), 2000);
+	user_free_many_rcu(&u, ptrs, 1000);
+	user_free_many(&u, ptrs + 1000, 1000);
+	before = emul.slab_allocs;
+	assert_int_equal(user_alloc_many(&u, ptrs, 900), 900);
+	assert_int_equal(emul.slab_allocs, before);
+	expect_held(&u, 1000);
+	user_free_many(&u, ptrs, 900);
+	assert_int_equal(user_alloc_many_irqoff(&u, ptrs, 900), 900);
+	expect_held(&u, 1000);
+	user_free_many(&u, ptrs, 900);
+	destroy(&u);
+}
+
+/* No more than so many wait */
+
+#define MAX_WAITING	20
+#define LIVE		200
+#define POOL_OBJS	16	/* POOL_SLOTS of memalloc.c */
+
+static const enum user_kind bounded_kinds[] = { FIXED, LINKED, ATTACHED };
+
+static void init_bound(struct user *u, enum user_kind kind)
+{
+	assert_int_equal(user_init_bound(u, kind, 64, MAX_WAITING), 0);
+}
+
+/* Take all there is, without waiting */
+static u32 take_rest(struct user *u, void **objs)
+{
+	struct inspect in;
+	u32 n = 0;
+
+	while ((objs[n] = user_alloc(u)))
+		n++;
+	user_inspect(u, &in);
+	assert_int_equal(in.cpu + in.nested + in.stock + in.reserve, 0);
+	assert_int_equal(in.waiting + in.in_gp, 0);
+	return n;
+}
+
+/* @live objects are in use, and the rest waits and will go to slab */
+static void reach_bound(struct user *u, enum user_kind kind, u32 live)
+{
+	struct inspect in;
+	u32 n;
+
+	init_bound(u, kind);
+	n = user_alloc_many(u, ptrs, live);
+	user_free_many(u, ptrs + n, user_alloc_many(u, ptrs + n, 300));
+	emul_settle();
+	/* of what is cached, so that none is used since the grace period */
+	n += user_alloc_many(u, ptrs + n, 50);
+	emul.irq_work_manual = true;
+	hold_many(u, ptrs + live, n - live);
+	n = take_rest(u, ptrs + live);
+	hold_many(u, ptrs + live, n);
+	emul.irq_work_manual = false;
+	emul_irq_work_run();
+	user_inspect(u, &in);
+	assert_int_equal(u->live, live);
+	assert_int_equal(in.held, 0);
+	assert_true(in.held_gp > MAX_WAITING);
+}
+
+static void bound_ends_allocs(void **state)
+{
+	struct inspect before, in;
+	struct user u;
+	u32 k, n, i;
+
+	for (k = 0; k < ARRAY_SIZE(bounded_kinds); k++) {
+		init_bound(&u, bounded_kinds[k]);
+		assert_int_equal(user_alloc_many(&u, ptrs, LIVE), LIVE);
+		/* one less, and objects are made as ever */
+		n = LIVE - MAX_WAITING + 1;
+		hold_many(&u, ptrs + n, MAX_WAITING - 1);
+		assert_int_equal(user_alloc_many(&u, ptrs + n, LIVE), LIVE);
+		n += LIVE;
+		user_free_rcu(&u, ptrs[--n]);
+		inspect_charged(&u, &before);
+		for (i = 0; i < 100; i++) {
+			n += take_rest(&u, ptrs + n);
+			n += user_alloc_many_irqoff(&u, ptrs + n, 2);
+			emul_work_run();
+			__atomic_add_fetch(&emul_jiffies, HZ, __ATOMIC_SEQ_CST);
+		}
+		inspect_charged(&u, &in);
+		assert_true(in.all <= before.all + POOL_OBJS);
+		expect_held(&u, MAX_WAITING);
+		/* until then only */
+		emul_settle();
+		assert_int_equal(user_alloc_many(&u, ptrs + n, LIVE), LIVE);
+		user_free_many(&u, ptrs, u.live);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* Updates of a map while a reader sits in it for ever */
+static void bound_under_churn(void **state)
+{
+	u32 k, i, n, got, off, failed;
+	struct inspect in;
+	struct user u;
+	long bound;
+
+	for (k = 0; k < 2 * ARRAY_SIZE(bounded_kinds); k++) {
+		off = k & 1;
+		failed = 0;
+		init_bound(&u, bounded_kinds[k / 2]);
+		n = user_alloc_many(&u, ptrs, LIVE);
+		assert_int_equal(n, LIVE);
+		for (i = 0; i < 20000; i++) {
+			emul_set_cpu(i / 7 % emul_nr_cpus);
+			got = 1;
+			if (n < LIVE)
+				got = off ? user_alloc_many_irqoff(&u, ptrs + n, 1) :
+					    user_alloc_many(&u, ptrs + n, 1);
+			failed += !got;
+			n = min(n + got, LIVE);
+			if (n && (got || !(i % 100)))
+				user_free_rcu(&u, ptrs[--n]);
+			emul_work_run();
+			if (i % 10)
+				continue;
+			__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+			inspect_charged(&u, &in);
+			bound = LIVE + MAX_WAITING + in.reserve + POOL_OBJS +
+				emul_nr_cpus * CPU_BYTES / in.object;
+			if (in.all > bound)
+				fail_msg("%s: %ld objects after %u, bound %ld",
+					 user_kinds[u.kind], in.all, i, bound);
+		}
+		emul_set_cpu(0);
+		assert_true(failed > 0);
+		emul_settle();
+		got = user_alloc_many(&u, ptrs + n, LIVE);
+		assert_int_equal(got, LIVE);
+		user_free_many(&u, ptrs, n + got);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* What others do while one sleeps, and how often it looked up till then */
+static u32 slept;
+static void (*sleep_fn)(void);
+
+static void at_sleep(enum emul_point point)
+{
+	if (point != EMUL_SCHEDULE)
+		return;
+	if (++slept > 100)
+		emul_fail("sleeping for ever");
+	sleep_fn();
+}
+
+static int fill_while(struct user *u, void (*fn)(void))
+{
+	int err;
+
+	slept = 0;
+	sleep_fn = fn;
+	victim = u;
+	emul.hook = at_sleep;
+	err = bpf_mem_cache_fill(&u->ma);
+	emul.hook = NULL;
+	return err;
+}
+
+static void end_gp(void)
+{
+	emul_gp_run(EMUL_RCU);
+	emul_work_run();
+}
+
+static void end_gp_late(void)
+{
+	if (slept >= 5)
+		end_gp();
+}
+
+static void fill_waits(void **state)
+{
+	struct user u;
+	u32 k;
+
+	for (k = 0; k < ARRAY_SIZE(bounded_kinds); k++) {
+		reach_bound(&u, bounded_kinds[k], 0);
+		emul.irq_work_manual = true;
+		assert_int_equal(fill_while(&u, end_gp_late), 0);
+		assert_int_equal(slept, 5);
+		ptrs[0] = user_alloc(&u);
+		assert_non_null(ptrs[0]);
+		user_free(&u, ptrs[0]);
+		emul.irq_work_manual = false;
+		emul_settle();
+		expect_held(&u, 0);
+		destroy(&u);
+		emul_settle();
+	}
+}
+
+/* There is none even then */
+static void fill_waits_in_vain(void **state)
+{
+	struct user u;
+
+	reach_bound(&u, FIXED, 0);
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+	assert_int_equal(fill_while(&u, end_gp_late), -ENOMEM);
+	assert_int_equal(slept, 5);
+	emul.fail_at = 0;
+	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* No memory but what waits, in a grace period or for the one after it */
+static void fill_waits_for_memory(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	assert_int_equal(n, 100);
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+	n += take_rest(&u, ptrs + n);
+	assert_int_equal(fill_while(&u, end_gp_late), -ENOMEM);
+	assert_int_equal(slept, 0);
+
+	hold_many(&u, ptrs, 1);
+	emul_irq_work_run();
+	hold_many(&u, ptrs + 1, n - 1);
+	assert_int_equal(fill_while(&u, end_gp_late), 0);
+	assert_true(slept >= 5);
+	emul.fail_at = 0;
+	emul_settle();
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+static void be_killed(void)
+{
+	emul.killed = true;
+}
+
+static void fill_is_killed(void **state)
+{
+	struct user u;
+
+	reach_bound(&u, FIXED, 0);
+	assert_int_equal(fill_while(&u, be_killed), -EINTR);
+	emul.killed = false;
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* Others free as many again before the grace period is over */
+static void hold_more(void)
+{
+	if (slept == 3) {
+		hold_many(victim, ptrs, 2 * MAX_WAITING);
+		end_gp();
+	} else if (slept > 10) {
+		end_gp();
+	}
+}
+
+/* What one grace period has brought must do: the next ones may be as this */
+static void fill_takes_stock(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	init_bound(&u, FIXED);
+	n = user_alloc_many(&u, ptrs, LIVE) - 2 * MAX_WAITING;
+	hold_many(&u, ptrs + n, 2 * MAX_WAITING);
+	n += take_rest(&u, ptrs + n);
+	assert_int_equal(fill_while(&u, hold_more), 0);
+	assert_int_equal(slept, 3);
+	inspect_charged(&u, &in);
+	assert_true(in.cpu > 0);
+	expect_held(&u, 2 * MAX_WAITING);
+	user_free_many(&u, ptrs + 2 * MAX_WAITING, u.live);
+	destroy(&u);
+}
+
+static void take_all(void *arg)
+{
+	u32 n;
+
+	do {
+		n = user_alloc_many_irqoff(victim, ptrs + victim->live, 1);
+	} while (n);
+}
+
+static void free_all(void *arg)
+{
+	take_all(NULL);
+	user_free_many(victim, ptrs, victim->live);
+}
+
+static void take_and_serve(void *arg)
+{
+	take_all(NULL);
+	emul_irq_work_run();
+}
+
+/*
+ * CPU 1 frees with interrupts off, and then takes it all: its irq_work finds
+ * nothing that would wait for a grace period.
+ */
+static void free_and_take(void)
+{
+	if (slept == 1) {
+		end_gp();
+		on_cpu(1, free_all, NULL);
+	} else if (slept == 2) {
+		on_cpu(1, take_and_serve, NULL);
+	} else {
+		end_gp();
+	}
+}
+
+static void fill_is_woken(void **state)
+{
+	struct user u;
+
+	reach_bound(&u, FIXED, LIVE);
+	emul.irq_work_manual = true;
+	/* irq_work does not run when the task sleeps */
+	emul.threads = true;
+	assert_int_equal(fill_while(&u, free_and_take), 0);
+	emul.threads = false;
+	emul.irq_work_manual = false;
+	user_free_many(&u, ptrs, u.live);
+	destroy(&u);
+}
+
 /* Bursts */
 
 static void fresh_burst(void **state)
@@ -911,7 +1655,6 @@ static void migration(void **state)
 
 /* An allocation whose CPU's objects an interrupt takes just before it */
 static u32 stolen;
-static struct user *victim;
 static bool stealing;
 
 static void steal(enum emul_point point)
@@ -1071,6 +1814,14 @@ static void stats_tell(void **state)
 	assert_int_equal(t.waiting, in.waiting + in.in_gp);
 	assert_int_equal(t.cached + t.waiting, in.all);
 	assert_true(t.waiting > 500);
+	user_free_rcu(&u, user_alloc(&u));
+	hold_many(&u, ptrs, user_alloc_many(&u, ptrs, 100));
+	bpf_mem_alloc_get_stats(&u.ma, &t);
+	user_inspect(&u, &in);
+	assert_int_equal(in.held + in.held_gp, 101);
+	assert_int_equal(t.cached, in.cpu + in.reserve + in.stock);
+	assert_int_equal(t.waiting, in.waiting + in.in_gp + 101);
+	assert_int_equal(t.cached + t.waiting, in.all);
 	emul_settle();
 	bpf_mem_alloc_get_stats(&u.ma, &t);
 	assert_int_equal(t.waiting, 0);
@@ -1151,7 +1902,10 @@ static void reenter(enum emul_point point)
 	storm++;
 	max_depth = max(max_depth, ++depth);
 	obj = user_alloc(victim);
-	if (obj)
+	/* but not for ever, as each needs a grace period, which ends here */
+	if (obj && storm & 1 && storm < 1000)
+		user_free_rcu(victim, obj);
+	else if (obj)
 		user_free(victim, obj);
 	depth--;
 }
@@ -1236,7 +1990,9 @@ static void contexts(void **state)
 		emul_nmi_enter();
 		ptrs[n++] = user_alloc(&u);
 		user_free(&u, ptrs[0]);
+		user_free_rcu(&u, ptrs[1]);
 		emul_nmi_exit();
+		ptrs[1] = user_alloc(&u);
 		emul_hardirq_exit();
 		local_irq_save(flags);
 		ptrs[0] = user_alloc(&u);
@@ -1270,11 +2026,15 @@ static void nmi_only(void **state)
 	n = i;
 	for (i = 0; i < n; i++) {
 		emul_nmi_enter();
-		user_free(&u, ptrs[i]);
+		if (i & 1)
+			user_free_rcu(&u, ptrs[i]);
+		else
+			user_free(&u, ptrs[i]);
 		emul_nmi_exit();
 	}
+	expect_held(&u, n / 2);
 	emul_settle();
-	inspect_charged(&u, NULL);
+	expect_held(&u, 0);
 	destroy(&u);
 }
 
@@ -1282,7 +2042,8 @@ static void nmi_only(void **state)
 
 enum state {
 	FRESH, CACHED, OTHER_CPU, WAITING, GP_HELD, GP_ENDED, SERVICE_PENDING,
-	SERVICE_OTHER_CPU, WORK_PENDING, LEARNT, REFORMED, NR_STATES
+	SERVICE_OTHER_CPU, WORK_PENDING, LEARNT, REFORMED, HELD, HELD_IN_GP,
+	HELD_GP_ENDED, HELD_REUSED, NR_STATES
 };
 
 static void bring_about(struct user *u, enum state s)
@@ -1332,6 +2093,24 @@ static void bring_about(struct user *u, enum state s)
 		emul_settle();
 		user_free_many(u, ptrs, n);
 		emul_settle();
+		break;
+	case HELD:
+		emul.irq_work_manual = true;
+		user_free_many_rcu(u, ptrs, user_alloc_many(u, ptrs, 100));
+		break;
+	case HELD_IN_GP:
+		user_free_many_rcu(u, ptrs, user_alloc_many(u, ptrs, 100));
+		break;
+	case HELD_GP_ENDED:
+		user_free_many_rcu(u, ptrs, user_alloc_many(u, ptrs, 100));
+		emul_gp_run(EMUL_TRACE);
+		emul_gp_run(EMUL_RCU);
+		user_free_many_rcu(u, ptrs, user_alloc_many(u, ptrs, 100));
+		break;
+	case HELD_REUSED:
+		hold_many(u, ptrs, user_alloc_many(u, ptrs, 100));
+		emul_settle();
+		hold_many(u, ptrs, user_alloc_many(u, ptrs, 10));
 		break;
 	default:
 		n = user_alloc_many_irqoff(u, ptrs, 700);
@@ -1402,27 +2181,6 @@ static void destroy_in_every_state(void **state)
 			}
 		}
 	}
-}
-
-/* Steps into the time between two steps of one CPU's code */
-static u32 hook_steps;
-static enum emul_point hook_point;
-static void (*hook_fn)(void);
-
-static void at_point(enum emul_point point)
-{
-	if (point == hook_point && hook_steps && !--hook_steps) {
-		emul.hook = NULL;
-		hook_fn();
-	}
-}
-
-static void call_at(enum emul_point point, u32 n, void (*fn)(void))
-{
-	hook_point = point;
-	hook_steps = n;
-	hook_fn = fn;
-	emul.hook = at_point;
 }
 
 /* An irq_work of the other CPU comes while the destroyer waits for it */
@@ -1645,6 +2403,23 @@ int main(int argc, char **argv)
 		T(waiting_is_reused),
 		T(churn),
 		T4(churn),
+		T(held_null),
+		T(held_until_gp),
+		T(held_sleepable),
+		T(held_is_reused),
+		T(held_goes_to_slab),
+		T(held_is_not_forgotten),
+		T(held_on_dead_cpu),
+		T(mixed_frees),
+		T(waiting_beside_held),
+		T(bound_ends_allocs),
+		T4(bound_under_churn),
+		T(fill_waits),
+		T(fill_waits_in_vain),
+		T(fill_waits_for_memory),
+		T(fill_is_killed),
+		T(fill_takes_stock),
+		T(fill_is_woken),
 		T(fresh_burst),
 		T(reserve_learns),
 		T(reserve_forgets_in_time),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A thread for each CPU, and one more that runs workers and ends grace
- * periods when all readers have gone. Objects wander between the CPUs. With a
+ * periods when all readers have gone. Objects wander between the CPUs; where
+ * others may look at them in the meantime, they must stay as they are. With a
  * sanitizer for threads, this is what it looks at.
  */
 #include <sched.h>
@@ -20,7 +21,8 @@
 
 static struct user user;
 static void *slots[SLOTS];
-static u32 stop;
+static bool readers;	/* of what lies in @slots */
+static u32 stop;	/* 1: the CPUs, 2: the worker */
 static long ops[CPUS];
 static long failed[CPUS];
 static struct obj_cgroup memcg;
@@ -30,6 +32,29 @@ static u32 next_random(u32 *seed)
 {
 	*seed = *seed * 1664525 + 1013904223;
 	return *seed >> 8;
+}
+
+/* A grace period cannot end here */
+static void look(u32 r)
+{
+	unsigned long flags;
+	void *obj;
+
+	local_irq_save(flags);
+	obj = READ_ONCE(slots[r / 8 % SLOTS]);
+	if (obj && r & 0x10000)
+		sched_yield();
+	if (obj)
+		user_check(&user, obj);
+	local_irq_restore(flags);
+}
+
+static void fill(void)
+{
+	int err = bpf_mem_cache_fill(&user.ma);
+
+	if (err && memcg.limit == LONG_MAX / 2)
+		emul_fail("no memory: %d", err);
 }
 
 static void one_op(u32 *seed, void **held, u32 *nr)
@@ -57,7 +82,14 @@ static void one_op(u32 *seed, void **held, u32 *nr)
 		/* to any CPU, from any CPU */
 		obj = *nr ? held[--*nr] : NULL;
 		obj = xchg(&slots[r / 8 % SLOTS], obj);
-		break;
+		if (!obj || !readers)
+			break;
+		if (r & 0x20000)
+			emul_nmi_enter();
+		user_free_rcu(&user, obj);
+		if (r & 0x20000)
+			emul_nmi_exit();
+		return;
 	case 5:
 		if (*nr) {
 			local_irq_save(flags);
@@ -66,14 +98,20 @@ static void one_op(u32 *seed, void **held, u32 *nr)
 		}
 		return;
 	case 6:
-		if (user.kind != ANY && r & 0x100)
-			bpf_mem_cache_fill(&user.ma);
+		if (readers && r & 0x200)
+			look(r);
+		else if (user.kind != ANY && r & 0x100)
+			fill();
 		else if (user.kind != ANY)
 			bpf_mem_cache_refill(&user.ma);
 		return;
 	default:
-		while (*nr > r / 8 % HELD)
-			user_free(&user, held[--*nr]);
+		while (*nr > r / 8 % HELD) {
+			if (*nr & 1)
+				user_free_rcu(&user, held[--*nr]);
+			else
+				user_free(&user, held[--*nr]);
+		}
 		return;
 	}
 	if (!obj) {
@@ -122,30 +160,47 @@ static void *worker_thread(void *arg)
 			bpf_mem_alloc_set_sleepable(&user.ma);
 			WRITE_ONCE(emul.expect_trace, true);
 		}
-	} while (passed < milliseconds);
-	WRITE_ONCE(stop, 1);
+		if (passed >= milliseconds && !READ_ONCE(stop))
+			WRITE_ONCE(stop, 1);
+		/* somebody may wait for a grace period still */
+	} while (READ_ONCE(stop) < 2);
 	return NULL;
 }
 
-static void hammer(enum user_kind kind, size_t size, long limit)
+static void run_threads(void *(*fn)(void *arg))
 {
 	pthread_t threads[CPUS + 1];
+	long i;
+
+	stop = 0;
+	for (i = 0; i < CPUS; i++)
+		pthread_create(&threads[i], NULL, fn, (void *)i);
+	pthread_create(&threads[i], NULL, worker_thread, NULL);
+	for (i = 0; i < CPUS; i++)
+		pthread_join(threads[i], NULL);
+	WRITE_ONCE(stop, 2);
+	pthread_join(threads[i], NULL);
+}
+
+static void hammer_bound(enum user_kind kind, size_t size, long limit,
+			 u32 max_waiting)
+{
 	long i, total = 0, misses = 0;
+	struct inspect in;
 
 	emul_init(CPUS + 1);
 	memcg = (struct obj_cgroup){ .limit = limit };
 	emul.memcg = &memcg;
 	emul.threads = true;
-	assert_int_equal(user_init(&user, kind, size), 0);
-	stop = 0;
+	assert_int_equal(user_init_bound(&user, kind, size, max_waiting), 0);
 	memset(ops, 0, sizeof(ops));
 	memset(failed, 0, sizeof(failed));
-	for (i = 0; i < CPUS; i++)
-		pthread_create(&threads[i], NULL, cpu_thread, (void *)i);
-	pthread_create(&threads[i], NULL, worker_thread, NULL);
-	for (i = 0; i < CPUS + 1; i++)
-		pthread_join(threads[i], NULL);
+	run_threads(cpu_thread);
 	emul.threads = false;
+	/* no grace period is forgotten */
+	emul_settle();
+	user_inspect(&user, &in);
+	assert_int_equal(in.held + in.held_gp, 0);
 	for (i = 0; i < SLOTS; i++) {
 		if (slots[i])
 			user_free(&user, slots[i]);
@@ -161,6 +216,11 @@ static void hammer(enum user_kind kind, size_t size, long limit)
 		      size, total, misses);
 	bpf_mem_alloc_destroy(&user.ma);
 	emul_exit();
+}
+
+static void hammer(enum user_kind kind, size_t size, long limit)
+{
+	hammer_bound(kind, size, limit, 0);
 }
 
 static void fixed(void **state)
@@ -198,6 +258,36 @@ static void limited(void **state)
 	hammer(FIXED, 512, 100 * 520);
 }
 
+/* Objects that others look at */
+
+static void seen(enum user_kind kind, size_t size, u32 max_waiting)
+{
+	readers = true;
+	hammer_bound(kind, size, LONG_MAX / 2, max_waiting);
+	readers = false;
+}
+
+static void seen_fixed(void **state)
+{
+	seen(FIXED, 64, 0);
+}
+
+static void seen_linked(void **state)
+{
+	seen(LINKED, 64, 0);
+}
+
+static void seen_any(void **state)
+{
+	seen(ANY, 100, 0);
+}
+
+/* Many wait in bpf_mem_cache_fill() */
+static void seen_bounded(void **state)
+{
+	seen(ATTACHED, 64, 100);
+}
+
 /* Allocators come and go, with irq_work and grace periods on their way */
 
 static void *churn_thread(void *arg)
@@ -215,7 +305,8 @@ static void *churn_thread(void *arg)
 		n += user_alloc_many(&u, ptrs + n, 100);
 		user_free_many(&u, ptrs, n);
 		n = user_alloc_many_irqoff(&u, ptrs, 30);
-		user_free_many(&u, ptrs, n);
+		user_free_many_rcu(&u, ptrs, n / 2);
+		user_free_many(&u, ptrs + n / 2, n - n / 2);
 		bpf_mem_alloc_destroy(&u.ma);
 		ops[emul_cpu]++;
 		/* the worker is one for all and gets no further than they let it */
@@ -227,21 +318,13 @@ static void *churn_thread(void *arg)
 
 static void lives(void **state)
 {
-	pthread_t threads[CPUS + 1];
-	long i;
-
 	emul_init(CPUS + 1);
 	memcg = (struct obj_cgroup){ .limit = LONG_MAX / 2 };
 	emul.memcg = &memcg;
 	emul.threads = true;
 	memset(ops, 0, sizeof(ops));
 	assert_int_equal(user_init(&user, FIXED, 64), 0);
-	stop = 0;
-	for (i = 0; i < CPUS; i++)
-		pthread_create(&threads[i], NULL, churn_thread, (void *)i);
-	pthread_create(&threads[i], NULL, worker_thread, NULL);
-	for (i = 0; i < CPUS + 1; i++)
-		pthread_join(threads[i], NULL);
+	run_threads(churn_thread);
 	emul.threads = false;
 	print_message("%ld allocators\n", ops[0] + ops[1] + ops[2]);
 	assert_true(ops[0] + ops[1] + ops[2] > 10);
@@ -259,6 +342,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(attached),
 		cmocka_unit_test(any),
 		cmocka_unit_test(limited),
+		cmocka_unit_test(seen_fixed),
+		cmocka_unit_test(seen_linked),
+		cmocka_unit_test(seen_any),
+		cmocka_unit_test(seen_bounded),
 		cmocka_unit_test(lives),
 	};
 

@@ -5,18 +5,24 @@ const char * const user_kinds[NR_KINDS] = {
 	"fixed", "linked", "percpu", "attached", "any",
 };
 
-int user_init(struct user *u, enum user_kind kind, size_t size)
+/* @max_waiting: 0 for PERCPU and ANY, which have no such option */
+int user_init_bound(struct user *u, enum user_kind kind, size_t size,
+		    u32 max_waiting)
 {
 	struct bpf_mem_alloc_opts opts = {
 		.size = size,
 		.link_off = 0,
 		.numa_node = NUMA_NO_NODE,
+		.max_waiting = max_waiting,
 	};
 
 	*u = (struct user){ .kind = kind, .size = size };
 	switch (kind) {
 	case FIXED:
-		return bpf_mem_alloc_init(&u->ma, size, false);
+		if (!max_waiting)
+			return bpf_mem_alloc_init(&u->ma, size, false);
+		opts.link_off = -1;
+		break;
 	case PERCPU:
 		return bpf_mem_alloc_init(&u->ma, size, true);
 	case ANY:
@@ -29,6 +35,11 @@ int user_init(struct user *u, enum user_kind kind, size_t size)
 		opts.link_off = WORD;
 	}
 	return bpf_mem_alloc_init_opts(&u->ma, &opts);
+}
+
+int user_init(struct user *u, enum user_kind kind, size_t size)
+{
+	return user_init_bound(u, kind, size, 0);
 }
 
 static void *area_of(struct user *u, void *ptr)
@@ -141,6 +152,17 @@ void user_free_irqoff(struct user *u, void *ptr)
 	bpf_mem_cache_free_irqoff(&u->ma, ptr);
 }
 
+void user_free_rcu(struct user *u, void *ptr)
+{
+	user_check(u, ptr);
+	emul_note_free_rcu(ptr);
+	atomic_dec((atomic_long_t *)&u->live);
+	if (u->kind == ANY)
+		bpf_mem_free_rcu(&u->ma, ptr);
+	else
+		bpf_mem_cache_free_rcu(&u->ma, ptr);
+}
+
 u32 user_alloc_many(struct user *u, void **ptrs, u32 n)
 {
 	u32 i;
@@ -172,6 +194,12 @@ void user_free_many(struct user *u, void **ptrs, u32 n)
 {
 	while (n)
 		user_free(u, ptrs[--n]);
+}
+
+void user_free_many_rcu(struct user *u, void **ptrs, u32 n)
+{
+	while (n)
+		user_free_rcu(u, ptrs[--n]);
 }
 
 void user_inspect(struct user *u, struct inspect *in)

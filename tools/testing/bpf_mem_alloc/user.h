@@ -20,14 +20,18 @@ struct user {
 extern const char * const user_kinds[NR_KINDS];
 
 int user_init(struct user *u, enum user_kind kind, size_t size);
+int user_init_bound(struct user *u, enum user_kind kind, size_t size,
+		    u32 max_waiting);
 void *user_alloc(struct user *u);
 void *user_alloc_irqoff(struct user *u);
 void user_check(struct user *u, void *ptr);
 void user_free(struct user *u, void *ptr);
 void user_free_irqoff(struct user *u, void *ptr);
+void user_free_rcu(struct user *u, void *ptr);
 u32 user_alloc_many(struct user *u, void **ptrs, u32 n);
 u32 user_alloc_many_irqoff(struct user *u, void **ptrs, u32 n);
 void user_free_many(struct user *u, void **ptrs, u32 n);
+void user_free_many_rcu(struct user *u, void **ptrs, u32 n);
 void user_inspect(struct user *u, struct inspect *in);
 
 #endif /* _BPF_MEM_ALLOC_TEST_USER_H */
