@@ -977,15 +977,12 @@ static int expect_update(const struct subject *s, __u32 key, __u64 flags,
 	if (is_array(s))
 		return key >= FULL ? -E2BIG :
 		       flags == BPF_NOEXIST ? -EEXIST : 0;
-	/* it wants a new node even to replace one */
-	if (s->k->type == BPF_MAP_TYPE_LPM_TRIE && nr_there(s) == FULL)
-		return -ENOSPC;
 	if (there && flags == BPF_NOEXIST)
 		return -EEXIST;
 	if (!there && flags == BPF_EXIST)
 		return -ENOENT;
 	if (!there && !is_lru(s->k->type) && nr_there(s) == FULL)
-		return -E2BIG;
+		return s->k->type == BPF_MAP_TYPE_LPM_TRIE ? -ENOSPC : -E2BIG;
 	return 0;
 }
 
@@ -1136,8 +1133,9 @@ static bool has_batch(const struct subject *s, int cmd)
 {
 	switch (s->k->type) {
 	case BPF_MAP_TYPE_HASH_OF_MAPS:
-	case BPF_MAP_TYPE_LPM_TRIE:
 		return false;
+	case BPF_MAP_TYPE_LPM_TRIE:
+		return cmd != BPF_MAP_LOOKUP_AND_DELETE_BATCH;
 	case BPF_MAP_TYPE_ARRAY:
 		return cmd == BPF_MAP_LOOKUP_BATCH || cmd == BPF_MAP_UPDATE_BATCH;
 	default:
@@ -1263,7 +1261,8 @@ static void try_read_batch(struct subject *s, int cmd)
 	__u32 room, count, wrote, i, key, ks = s->k->key_size, vs = val_size(s);
 	__u32 token = percent(50) ? below(NR_KEYS) : next_random();
 	bool take = cmd == BPF_MAP_LOOKUP_AND_DELETE_BATCH, whole;
-	__u32 tsize = is_array(s) ? ks : sizeof(token);
+	bool by_key = is_array(s) || s->k->type == BPF_MAP_TYPE_LPM_TRIE;
+	__u32 tsize = by_key ? ks : sizeof(token);
 	bool seen[NR_KEYS] = {};
 	struct call c = {};
 	char *k, *v;
@@ -1282,7 +1281,7 @@ static void try_read_batch(struct subject *s, int cmd)
 	c.attr.batch.keys = point_out(&c, &key_area, room * ks);
 	c.attr.batch.values = point_out(&c, &val_area, room * vs);
 	c.attr.batch.count = count;
-	if (!is_array(s) && percent(2)) {
+	if (!by_key && percent(2)) {
 		c.attr.batch.flags = 1ULL << below(64);
 		expect(&c, -EINVAL);
 	}
@@ -1966,13 +1965,13 @@ static struct {
 	{ BPF_MAP_TYPE_LRU_PERCPU_HASH, 0, 4, 8, -1, true },
 	{ BPF_MAP_TYPE_ARRAY, 0, 4, 8, -1, true },
 	{ BPF_MAP_TYPE_PERCPU_ARRAY, 0, 4, 8, -1, true },
-	{ BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, 8, 8, -1, false },
+	{ BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, 8, 8, -1, true },
 	{ BPF_MAP_TYPE_QUEUE, 0, 0, 8, -1, false },
 	{ BPF_MAP_TYPE_STACK_TRACE, 0, 4, 8, -1, false },
 	{ BPF_MAP_TYPE_HASH_OF_MAPS, 0, 4, 4, 1, true },
 	{ BPF_MAP_TYPE_ARRAY_OF_MAPS, 0, 4, 4, 2, true },
-	{ BPF_MAP_TYPE_HASH_OF_MAPS, 0, 4, 4, 7, false },
-	{ BPF_MAP_TYPE_ARRAY_OF_MAPS, 0, 4, 4, 7, false },
+	{ BPF_MAP_TYPE_HASH_OF_MAPS, 0, 4, 4, 8, false },
+	{ BPF_MAP_TYPE_ARRAY_OF_MAPS, 0, 4, 4, 8, false },
 };
 
 #define PROG_FLAGS	(BPF_F_STRICT_ALIGNMENT | BPF_F_ANY_ALIGNMENT | \

@@ -140,7 +140,7 @@ static void test_verifier(void)
 		{ BPF_MAP_TYPE_LRU_PERCPU_HASH, 8, 8, 0, true },
 		{ BPF_MAP_TYPE_ARRAY, 4, 8, 0, true },
 		{ BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 0, true },
-		{ BPF_MAP_TYPE_LPM_TRIE, 8, 8, BPF_F_NO_PREALLOC, false },
+		{ BPF_MAP_TYPE_LPM_TRIE, 8, 8, BPF_F_NO_PREALLOC, true },
 		{ BPF_MAP_TYPE_QUEUE, 0, 8, 0, false },
 		{ BPF_MAP_TYPE_STACK_TRACE, 4, 8, 0, false },
 	};
