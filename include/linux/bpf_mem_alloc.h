@@ -31,6 +31,8 @@ struct bpf_mem_alloc {
  * @max_waiting: no new objects are made while so many wait for a grace period;
  *	0 for no such bound. Matters with bpf_mem_cache_free_rcu() only: what
  *	bpf_mem_cache_free() frees is used again instead.
+ * @reserve: so many objects are made at once, and kept ready for those who
+ *	cannot make any: in NMI, with interrupts off, within another allocation
  */
 struct bpf_mem_alloc_opts {
 	size_t size;
@@ -39,6 +41,7 @@ struct bpf_mem_alloc_opts {
 	int link_off;
 	int numa_node;
 	u32 max_waiting;
+	u32 reserve;
 };
 
 /**
@@ -76,6 +79,7 @@ void bpf_mem_cache_free_rcu(struct bpf_mem_alloc *ma, void *ptr);
 
 /* fixed size, for callers that take locks around alloc and free */
 void *bpf_mem_cache_alloc_irqoff(struct bpf_mem_alloc *ma);
+void *bpf_mem_cache_try_irqoff(struct bpf_mem_alloc *ma, unsigned long flags);
 void bpf_mem_cache_free_irqoff(struct bpf_mem_alloc *ma, void *ptr);
 bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma);
 int bpf_mem_cache_fill(struct bpf_mem_alloc *ma);

@@ -102,7 +102,7 @@ struct bpf_mem_cpu {
 	int link_off;		/* of the link in an object */
 	u16 low;		/* refill below this */
 	u16 wake;		/* ask for service at this, interrupts off */
-	u16 high;		/* give surplus away above this */
+	u16 high;		/* look for surplus above this */
 	u16 batch;		/* objects that a refill brings */
 	u8 busy;		/* @head, @cnt are being changed */
 	u32 service;		/* see below */
@@ -127,6 +127,7 @@ struct bpf_mem_cache {
 	struct bpf_mem_cpu __percpu *pcpu;
 	struct bpf_mem_pool *pool;
 	struct bpf_mem_reserve *reserve;	/* after a burst, else NULL */
+	struct bpf_mem_reserve *declared;	/* if the owner asked for it */
 	struct obj_cgroup *objcg;
 	void *stock;		/* made for CPUs that could not refill */
 	void *waiting;		/* freed, no grace period yet */
@@ -141,6 +142,7 @@ struct bpf_mem_cache {
 	int link_off;
 	u16 head_room;		/* link in front of the object */
 	u16 max_batch;
+	u16 max_cached;		/* on a CPU, what is more is surplus */
 	u32 max_waiting;	/* no new objects while so many wait; 0: any */
 	bool sleepable;		/* grace periods include Tasks Trace */
 	bool dying;
@@ -161,11 +163,12 @@ struct bpf_mem_cache {
 	struct list_head list;	/* in caches, until it is being destroyed */
 };
 
-/* What an allocator has learnt to keep ready. Sizes never change. */
+/* What an allocator has learnt or was told to keep ready. Sizes never change. */
 struct bpf_mem_reserve {
-	u32 nr_slots;		/* in use */
+	u32 nr_slots;
 	u32 slot_objs;		/* in a full slot */
-	void *slots[RESERVE_SLOTS];
+	atomic_t full;		/* at least as many slots as are full */
+	void *slots[];
 };
 
 /* One slab cache for each object size, for all allocators of that size */
@@ -405,31 +408,45 @@ static __always_inline void make_chain(void *first, int link_off,
 }
 
 /*
- * One slot of the reserve, whole. Slots are emptied with xchg() and filled
- * with cmpxchg(), so two contexts can never hold the same objects. Interrupts
- * are off, which keeps the reserve from being freed: see reserve_resize().
+ * One slot of a reserve, whole. Slots are emptied with xchg() and filled with
+ * cmpxchg(), so two contexts can never hold the same objects. They fill up from
+ * the first to the last, more or less: bpf_mem_reserve::full, which is raised
+ * before a slot is filled and lowered after one is emptied, tells where to look
+ * first, and that there is nothing.
  */
-static notrace bool reserve_take(struct bpf_mem_cache *mc, struct chain *ch)
+static notrace bool reserve_take_slot(struct bpf_mem_cache *mc,
+				      struct bpf_mem_reserve *rsv,
+				      struct chain *ch)
 {
-	struct bpf_mem_reserve *rsv = READ_ONCE(mc->reserve);
-	u32 i, cpu = raw_smp_processor_id();
+	int full = rsv ? atomic_read(&rsv->full) : 0;
 	void **slot, *first;
+	u32 i;
 
-	if (!rsv)
-		return false;
-	for (i = 0; i < RESERVE_SLOTS; i++) {
-		slot = &rsv->slots[(cpu + i) % RESERVE_SLOTS];
+	for (i = 1; full > 0 && i <= rsv->nr_slots; i++) {
+		slot = &rsv->slots[((u32)full + rsv->nr_slots - i) %
+				   rsv->nr_slots];
 		if (!READ_ONCE(*slot))
 			continue;
 		first = xchg(slot, NULL);
 		if (!first)
 			continue;
+		atomic_dec(&rsv->full);
 		make_chain(first, mc->link_off, ch);
 		atomic_long_sub(ch->nr, &mc->nr_ready);
-		WRITE_ONCE(mc->last_burst, jiffies);
 		return true;
 	}
 	return false;
+}
+
+/*
+ * From what bursts have taught, and what is @declared. Interrupts are off, which
+ * keeps the former from being freed: see reserve_resize().
+ */
+static notrace bool reserve_take(struct bpf_mem_cache *mc, bool declared,
+				 struct chain *ch)
+{
+	return reserve_take_slot(mc, READ_ONCE(mc->reserve), ch) ||
+	       (declared && reserve_take_slot(mc, mc->declared, ch));
 }
 
 static __always_inline void **empty_slot(void **slots, u32 nr)
@@ -442,12 +459,34 @@ static __always_inline void **empty_slot(void **slots, u32 nr)
 	return NULL;
 }
 
+static __always_inline bool reserve_is_low(struct bpf_mem_reserve *rsv)
+{
+	return rsv && atomic_read(&rsv->full) < (int)rsv->nr_slots;
+}
+
+static __always_inline void **reserve_gap(struct bpf_mem_reserve *rsv)
+{
+	u32 i, at;
+
+	if (!reserve_is_low(rsv))
+		return NULL;
+	at = max(atomic_read(&rsv->full), 0);
+	for (i = 0; i < rsv->nr_slots; i++, at++)
+		if (!READ_ONCE(rsv->slots[at % rsv->nr_slots]))
+			return &rsv->slots[at % rsv->nr_slots];
+	return NULL;
+}
+
 /* Fill a slot with a chain that ends with NULL, unless someone was faster */
-static notrace bool reserve_put(struct bpf_mem_cache *mc, void **slot,
+static notrace bool reserve_put(struct bpf_mem_cache *mc,
+				struct bpf_mem_reserve *rsv, void **slot,
 				struct chain *ch)
 {
-	if (cmpxchg(slot, NULL, ch->first))
+	atomic_inc(&rsv->full);
+	if (cmpxchg(slot, NULL, ch->first)) {
+		atomic_dec(&rsv->full);
 		return false;
+	}
 	atomic_long_add(ch->nr, &mc->nr_ready);
 	return true;
 }
@@ -566,18 +605,30 @@ static __always_inline void cpu_drain_nested(struct bpf_mem_cpu *c)
 	cpu_splice(c, &ch);
 }
 
-/* Move the front of this CPU's list to the reserve, or towards slab */
-static notrace void cpu_give_surplus(struct bpf_mem_cpu *c)
+/*
+ * Move the front of this CPU's list to the reserves, or towards slab: what is
+ * more than it may keep, and if @declared, what is missing of the reserve that
+ * the owner asked for. Returns true if there was surplus.
+ */
+static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 {
 	struct bpf_mem_cache *mc = c->cache;
 	struct bpf_mem_reserve *rsv;
+	bool surplus = false;
 	struct chain ch;
 	void **gap;
 	u32 n;
 
-	while (c->cnt > c->high) {
-		rsv = READ_ONCE(mc->reserve);
-		gap = rsv ? empty_slot(rsv->slots, rsv->nr_slots) : NULL;
+	while (c->cnt) {
+		rsv = declared ? mc->declared : NULL;
+		gap = reserve_gap(rsv);
+		if (!gap) {
+			if (c->cnt <= mc->max_cached)
+				break;
+			surplus = true;
+			rsv = READ_ONCE(mc->reserve);
+			gap = reserve_gap(rsv);
+		}
 		n = gap ? rsv->slot_objs : mc->max_batch;
 		n = clamp_t(u32, n, 1, c->cnt);
 		ch.first = c->head;
@@ -587,9 +638,10 @@ static notrace void cpu_give_surplus(struct bpf_mem_cpu *c)
 		c->head = *link_of(ch.last, c->link_off);
 		WRITE_ONCE(c->cnt, c->cnt - n);
 		*link_of(ch.last, c->link_off) = NULL;
-		if (!gap || !reserve_put(mc, gap, &ch))
+		if (!gap || !reserve_put(mc, rsv, gap, &ch))
 			give_up(mc, &ch);
 	}
+	return surplus;
 }
 
 /* @cnt is what the list has, and not 0 */
@@ -622,7 +674,7 @@ static noinline notrace void *alloc_nested(struct bpf_mem_cpu *c, bool retry)
 		make_chain(first, c->link_off, &ch);
 	else
 		depot_take(mc, 1, &ch);
-	if (!ch.nr && !reserve_take(mc, &ch) && !pool_take(mc, &ch)) {
+	if (!ch.nr && !reserve_take(mc, true, &ch) && !pool_take(mc, &ch)) {
 		if (!retry)
 			alloc_failed(c);
 		request_objects(c);
@@ -637,7 +689,8 @@ static noinline notrace void *alloc_nested(struct bpf_mem_cpu *c, bool retry)
 }
 
 /* This CPU's list is low or empty, interrupts are off, and cpu_enter() done */
-static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry)
+static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry,
+					 bool declared)
 {
 	struct bpf_mem_cache *mc = c->cache;
 	struct chain ch = {};
@@ -649,7 +702,8 @@ static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry)
 		depot_take(mc, c->batch, &ch);
 		if (ch.nr)
 			atomic_add(ch.nr, &mc->burst);
-		if (ch.nr || reserve_take(mc, &ch) || pool_take(mc, &ch))
+		if (ch.nr || reserve_take(mc, declared, &ch) ||
+		    pool_take(mc, &ch))
 			cpu_splice(c, &ch);
 	}
 	if (c->cnt)
@@ -661,8 +715,12 @@ static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry)
 	return obj;
 }
 
-/* @retry: this context may refill, so a failure is not one yet */
-static __always_inline void *alloc_irqoff(struct bpf_mem_cpu *c, bool retry)
+/*
+ * @retry: this context may refill, so a failure is not one yet
+ * @declared: it may not, so that it gets what is kept ready for such
+ */
+static __always_inline void *alloc_irqoff(struct bpf_mem_cpu *c, bool retry,
+					  bool declared)
 {
 	void *obj;
 	u32 cnt;
@@ -672,25 +730,39 @@ static __always_inline void *alloc_irqoff(struct bpf_mem_cpu *c, bool retry)
 	cpu_enter(c);
 	cnt = c->cnt;
 	if (unlikely(cnt <= c->wake))
-		return shown(c->cache, alloc_slow(c, retry));
+		return shown(c->cache, alloc_slow(c, retry, declared));
 	obj = cpu_pop(c, cnt);
 	cpu_leave(c);
 	return shown(c->cache, obj);
 }
 
-/* The list is too long (@obj is NULL), or an NMI could not reach it */
+/*
+ * The list is long (@obj is NULL), or an NMI could not reach it. What one of
+ * those who cannot make objects has taken is theirs again first.
+ */
 static noinline notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
 {
+	struct bpf_mem_cache *mc = c->cache;
 	struct chain ch = { obj, obj, 1 };
+	bool surplus;
+	void **gap;
 
 	if (obj) {
+		gap = reserve_gap(mc->declared);
+		if (gap) {
+			*link_of(obj, c->link_off) = NULL;
+			if (reserve_put(mc, mc->declared, gap, &ch))
+				return;
+		}
 		push_shared(&c->nested, &ch, c->link_off);
-	} else {
-		cpu_enter(c);
-		cpu_give_surplus(c);
-		cpu_leave(c);
+		request_service(c);
+		return;
 	}
-	request_service(c);
+	cpu_enter(c);
+	surplus = cpu_give_surplus(c, true);
+	cpu_leave(c);
+	if (surplus)
+		request_service(c);
 }
 
 static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
@@ -1006,47 +1078,77 @@ static u32 drain_list(struct bpf_mem_cache *mc, void **list)
 	return ch.nr;
 }
 
-static bool reserve_is_low(struct bpf_mem_cache *mc)
-{
-	struct bpf_mem_reserve *rsv = READ_ONCE(mc->reserve);
-
-	return rsv && empty_slot(rsv->slots, rsv->nr_slots);
-}
-
-/* Fill what is empty in the reserve. Only the worker calls this. */
+/*
+ * Fill what is empty in a reserve. Only one task at a time calls this, but
+ * programs may empty it in the meantime. What is declared can be taken as often
+ * as it is freed, so that new objects each time would be too many.
+ */
 static bool reserve_fill(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
 {
+	unsigned long flags;
 	void **gap;
 	u32 i;
 
-	/* programs on the allocation path may empty it at the same time */
 	for (i = 0; rsv && i < rsv->nr_slots; i++) {
 		struct chain ch = {};
 
-		gap = empty_slot(rsv->slots, rsv->nr_slots);
+		gap = reserve_gap(rsv);
 		if (!gap)
-			return true;
-		create_chain(mc, rsv->slot_objs, GFP_FILL, &ch);
-		if (ch.nr && !reserve_put(mc, gap, &ch))
-			stock_put(mc, &ch);
+			break;
+		if (rsv == mc->declared && !quarantined(mc)) {
+			raw_local_irq_save(flags);
+			depot_take(mc, rsv->slot_objs, &ch);
+			raw_local_irq_restore(flags);
+		}
 		if (ch.nr < rsv->slot_objs)
+			create_chain(mc, rsv->slot_objs - ch.nr, GFP_FILL, &ch);
+		if (ch.nr < rsv->slot_objs) {
+			if (ch.nr)
+				stock_put(mc, &ch);
 			return false;
+		}
+		if (!reserve_put(mc, rsv, gap, &ch))
+			stock_put(mc, &ch);
+		if (fatal_signal_pending(current))
+			return false;
+		cond_resched();
 	}
 	return true;
+}
+
+static struct bpf_mem_reserve *reserve_create(u32 nr_slots, u32 slot_objs,
+					      gfp_t gfp)
+{
+	struct bpf_mem_reserve *rsv;
+
+	rsv = kvzalloc(struct_size(rsv, slots, nr_slots), gfp);
+	if (!rsv)
+		return NULL;
+	rsv->nr_slots = nr_slots;
+	rsv->slot_objs = slot_objs;
+	return rsv;
+}
+
+static void reserve_drain(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
+{
+	u32 i;
+
+	for (i = 0; rsv && i < rsv->nr_slots; i++)
+		atomic_long_sub(drain_list(mc, &rsv->slots[i]), &mc->nr_ready);
 }
 
 /* Have the reserve hold @want objects, and drop the old one */
 static void reserve_resize(struct bpf_mem_cache *mc, u32 want)
 {
 	struct bpf_mem_reserve *rsv = NULL, *old;
-	u32 i;
+	u32 n;
 
 	if (want) {
-		rsv = kzalloc(sizeof(*rsv), GFP_FILL | __GFP_NOWARN);
+		n = clamp_t(u32, want / RESERVE_SLOTS, 1, mc->max_batch);
+		rsv = reserve_create(DIV_ROUND_UP(want, n), n,
+				     GFP_FILL | __GFP_NOWARN);
 		if (!rsv)
 			return;
-		rsv->nr_slots = min_t(u32, want, RESERVE_SLOTS);
-		rsv->slot_objs = want / rsv->nr_slots;
 		reserve_fill(mc, rsv);
 	}
 	old = xchg(&mc->reserve, rsv);
@@ -1054,9 +1156,30 @@ static void reserve_resize(struct bpf_mem_cache *mc, u32 want)
 		return;
 	/* those who looked at it had interrupts off */
 	synchronize_rcu();
-	for (i = 0; i < RESERVE_SLOTS; i++)
-		atomic_long_sub(drain_list(mc, &old->slots[i]), &mc->nr_ready);
-	kfree(old);
+	reserve_drain(mc, old);
+	kvfree(old);
+}
+
+/*
+ * Keep @n objects for those who cannot make any, each in a slot of its own, so
+ * that nobody takes more than it uses. Whatever is freed fills them up again
+ * before it goes anywhere else. A few are in between on other CPUs.
+ */
+static int reserve_declare(struct bpf_mem_cache *mc, u32 n)
+{
+	int cpu;
+
+	if (n > INT_MAX / 2)
+		return -ENOMEM;
+	n += num_possible_cpus();
+	mc->declared = reserve_create(n, 1, GFP_STATE);
+	if (!mc->declared)
+		return -ENOMEM;
+	for_each_possible_cpu(cpu)
+		per_cpu_ptr(mc->pcpu, cpu)->high = 0;
+	if (reserve_fill(mc, mc->declared))
+		return 0;
+	return fatal_signal_pending(current) ? -EINTR : -ENOMEM;
 }
 
 /* Fill the pool up */
@@ -1158,6 +1281,12 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	return want - ch.nr;
 }
 
+/* The guard of refill_direct(): a bit for each kind of context */
+static __always_inline u32 refill_bit(void)
+{
+	return in_irq() ? 4 : in_serving_softirq() ? 2 : 1;
+}
+
 /*
  * Refill at once, if this context may. The guard keeps programs that are
  * attached to the allocation path from coming here again; an interrupt that
@@ -1175,7 +1304,7 @@ static notrace bool refill_direct(struct bpf_mem_cpu __percpu *pcpu)
 	preempt_disable_notrace();
 	svc = raw_cpu_ptr(&bpf_mem_service);
 	c = raw_cpu_ptr(pcpu);
-	bit = in_irq() ? 4 : in_serving_softirq() ? 2 : 1;
+	bit = refill_bit();
 	if (!(READ_ONCE(svc->refilling) & bit)) {
 		WRITE_ONCE(svc->refilling, READ_ONCE(svc->refilling) | bit);
 		barrier();
@@ -1186,6 +1315,19 @@ static notrace bool refill_direct(struct bpf_mem_cpu __percpu *pcpu)
 	ok = READ_ONCE(c->cnt);
 	preempt_enable_notrace();
 	return ok;
+}
+
+/*
+ * Could refill_direct() have made objects where interrupts were as @flags tell?
+ * They are off now.
+ */
+static __always_inline bool may_refill(unsigned long flags)
+{
+	struct bpf_mem_service *svc = raw_cpu_ptr(&bpf_mem_service);
+
+	return !IS_ENABLED(CONFIG_PREEMPT_RT) &&
+	       !raw_irqs_disabled_flags(flags) && !in_nmi() &&
+	       !(READ_ONCE(svc->refilling) & refill_bit());
 }
 
 /*
@@ -1210,7 +1352,7 @@ static notrace void service(struct bpf_mem_cpu *c)
 	}
 	raw_local_irq_save(flags);
 	cpu_enter(c);
-	cpu_give_surplus(c);
+	cpu_give_surplus(c, false);
 	cpu_leave(c);
 	raw_local_irq_restore(flags);
 
@@ -1219,7 +1361,8 @@ static notrace void service(struct bpf_mem_cpu *c)
 		pool_fill(mc->pool, GFP_NOW);
 	pool_low = empty_slot(mc->pool->slots, mc->pool->nr_slots);
 	gp_start(mc, false);
-	if (!missing && !pool_low && !reserve_is_low(mc) &&
+	if (!missing && !pool_low && !reserve_is_low(READ_ONCE(mc->reserve)) &&
+	    !reserve_is_low(mc->declared) &&
 	    !READ_ONCE(mc->in_debt) && !atomic_read(&mc->missed))
 		atomic_set(&mc->burst, 0);
 	else if (!retry || time_after(jiffies, retry))
@@ -1308,7 +1451,7 @@ static void cache_free(struct bpf_mem_cache *mc);
  */
 static void destroy_step(struct bpf_mem_cache *mc)
 {
-	int cpu, i;
+	int cpu;
 
 	if (atomic_read(&mc->gp) != GP_IDLE)
 		return;
@@ -1328,8 +1471,8 @@ static void destroy_step(struct bpf_mem_cache *mc)
 			schedule_timeout_uninterruptible(1);
 		drain_cpu(mc, cpu);
 	}
-	for (i = 0; mc->reserve && i < RESERVE_SLOTS; i++)
-		drain_list(mc, &mc->reserve->slots[i]);
+	reserve_drain(mc, mc->reserve);
+	reserve_drain(mc, mc->declared);
 	drain_list(mc, &mc->stock);
 	/* else an irq_work came first, and its grace period leads here again */
 	mc->drained = gp_start(mc, true);
@@ -1352,7 +1495,8 @@ static void cache_work(struct work_struct *work)
 	}
 	settle(mc, GFP_FILL);
 	reserve_learn(mc);
-	ok = reserve_fill(mc, mc->reserve);
+	ok = reserve_fill(mc, mc->declared);
+	ok &= reserve_fill(mc, mc->reserve);
 	ok &= pool_fill(mc->pool, GFP_FILL);
 	want = min_t(u32, atomic_xchg(&mc->want, 0),
 		     mc->max_batch * num_online_cpus());
@@ -1513,7 +1657,8 @@ static void cache_free(struct bpf_mem_cache *mc)
 	WARN_ON_ONCE(atomic_long_read(&mc->nr_objs));
 	if (mc->objcg)
 		obj_cgroup_put(mc->objcg);
-	kfree(mc->reserve);
+	kvfree(mc->reserve);
+	kvfree(mc->declared);
 	pool_put(mc->pool);
 	free_percpu(mc->pcpu);
 	kmem_cache_free(cache_cache, mc);
@@ -1537,7 +1682,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	struct bpf_mem_cpu __percpu *pcpu;
 	struct bpf_mem_cache *mc;
 	u32 cached;
-	int cpu;
+	int cpu, err;
 
 	mc = kmem_cache_zalloc(cache_cache, GFP_STATE);
 	if (!mc)
@@ -1555,6 +1700,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		goto free_mc;
 	mc->charge = mc->pool->charge;
 	cached = min_t(u32, CACHED_BYTES / mc->charge, CACHED_OBJS);
+	mc->max_cached = cached;
 	mc->max_batch = max_t(u32, cached / 2, 1);
 	INIT_DELAYED_WORK(&mc->work, cache_work);
 
@@ -1575,6 +1721,13 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	mutex_lock(&caches_mutex);
 	list_add(&mc->list, &caches);
 	mutex_unlock(&caches_mutex);
+	if (opts->reserve) {
+		err = reserve_declare(mc, opts->reserve);
+		if (err) {
+			cache_destroy(pcpu);
+			return ERR_PTR(err);
+		}
+	}
 	return pcpu;
 
 put_pool:
@@ -1613,8 +1766,16 @@ static __always_inline u32 size_class(size_t size)
  * All memory, that of cached objects included, is charged to the memory
  * cgroup of the caller.
  *
+ * With bpf_mem_alloc_opts::reserve that many objects, and one more for each
+ * possible CPU, are made here, and cost a pointer each besides. Only those get
+ * them who cannot make objects: on PREEMPT_RT all but who may sleep. What is
+ * freed, wherever that is, fills the reserve up before others get it, so as
+ * many as that can be taken, freed and taken again however little memory there
+ * is. Otherwise the worker fills it up.
+ *
  * Context: process, may sleep.
- * Return: 0, -EINVAL for sizes or offsets out of range, -ENOMEM.
+ * Return: 0, -EINVAL for sizes or offsets out of range, -ENOMEM, or -EINTR when
+ * killed while it made the reserve.
  */
 int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
 			    const struct bpf_mem_alloc_opts *opts)
@@ -1759,6 +1920,9 @@ static void add_stats(struct bpf_mem_cpu __percpu *pcpu,
 	stats->bytes += (u64)atomic_long_read(&mc->nr_objs) * mc->charge;
 	stats->bytes += sizeof(*mc) + num_possible_cpus() *
 			sizeof(struct bpf_mem_cpu);
+	if (mc->declared)
+		stats->bytes += struct_size(mc->declared, slots,
+					    mc->declared->nr_slots);
 }
 
 /**
@@ -1801,7 +1965,8 @@ cache_alloc_slow(struct bpf_mem_cpu __percpu *pcpu)
 		if (cpu_is_low(pcpu) && !refill_direct(pcpu))
 			tries = ALLOC_TRIES;
 		raw_local_irq_save(flags);
-		obj = alloc_irqoff(raw_cpu_ptr(pcpu), tries < ALLOC_TRIES);
+		obj = alloc_irqoff(raw_cpu_ptr(pcpu), tries < ALLOC_TRIES,
+				   !may_refill(flags));
 		raw_local_irq_restore(flags);
 		/* else moved to a CPU with an empty list, or interrupted */
 	} while (unlikely(!obj) && tries++ < ALLOC_TRIES);
@@ -1899,9 +2064,29 @@ EXPORT_SYMBOL_GPL(bpf_mem_cache_free);
  */
 notrace void *bpf_mem_cache_alloc_irqoff(struct bpf_mem_alloc *ma)
 {
-	return alloc_irqoff(raw_cpu_ptr(ma->pcpu), false);
+	return alloc_irqoff(raw_cpu_ptr(ma->pcpu), false, true);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_alloc_irqoff);
+
+/**
+ * bpf_mem_cache_try_irqoff - allocate, but leave alone what was declared
+ * @ma: a fixed-size allocator
+ * @flags: from who turned interrupts off
+ *
+ * As bpf_mem_cache_alloc_irqoff(), for callers whose allocator has a
+ * bpf_mem_alloc_opts::reserve, and who call bpf_mem_cache_refill() and try
+ * again if this fails. Who may make objects there, as @flags and the context
+ * tell, does not get any of that reserve.
+ *
+ * Context: any with interrupts off, NMI included.
+ * Return: as bpf_mem_cache_alloc().
+ */
+notrace void *bpf_mem_cache_try_irqoff(struct bpf_mem_alloc *ma,
+				       unsigned long flags)
+{
+	return alloc_irqoff(raw_cpu_ptr(ma->pcpu), false, !may_refill(flags));
+}
+EXPORT_SYMBOL_GPL(bpf_mem_cache_try_irqoff);
 
 /**
  * bpf_mem_cache_free_irqoff - bpf_mem_cache_free() with interrupts off
@@ -2092,6 +2277,7 @@ EXPORT_SYMBOL_GPL(bpf_mem_free_rcu);
 /* Like notrace: no program runs in the middle of these but in NMI */
 NOKPROBE_SYMBOL(depot_take);
 NOKPROBE_SYMBOL(give_up);
+NOKPROBE_SYMBOL(reserve_take_slot);
 NOKPROBE_SYMBOL(reserve_take);
 NOKPROBE_SYMBOL(reserve_put);
 NOKPROBE_SYMBOL(pool_take);
@@ -2111,6 +2297,7 @@ NOKPROBE_SYMBOL(service_irq_work);
 NOKPROBE_SYMBOL(bpf_mem_cache_alloc);
 NOKPROBE_SYMBOL(bpf_mem_cache_free);
 NOKPROBE_SYMBOL(bpf_mem_cache_alloc_irqoff);
+NOKPROBE_SYMBOL(bpf_mem_cache_try_irqoff);
 NOKPROBE_SYMBOL(bpf_mem_cache_free_irqoff);
 NOKPROBE_SYMBOL(bpf_mem_cache_free_rcu);
 NOKPROBE_SYMBOL(bpf_mem_cache_refill);

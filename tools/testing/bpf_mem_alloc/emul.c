@@ -907,6 +907,11 @@ void wake_up_var(void *var)
 	__atomic_add_fetch(wakes_of(var), 1, __ATOMIC_SEQ_CST);
 }
 
+bool emul_killed(void)
+{
+	return emul.killed;
+}
+
 int emul_sleep(void *var, u64 seen)
 {
 	long n = 0;

@@ -57,7 +57,7 @@ struct emul {
 	bool expect_trace;	/* sleepable programs see what is freed now */
 	bool no_nowait;		/* only who may sleep gets memory */
 	bool no_percpu_nowait;
-	bool killed;		/* the current task, should it wait */
+	bool killed;		/* the current task */
 	struct obj_cgroup *memcg;	/* of the current task */
 	long fail_at;		/* this backend call fails, from 1; 0: none */
 	bool fail_on;		/* and all after it */

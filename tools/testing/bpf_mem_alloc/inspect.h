@@ -16,6 +16,7 @@ struct inspect {
 	long held;
 	long held_gp;
 	long reserve;
+	long declared;
 	long pool;
 	long charge;	/* what the memory cgroup should have been charged */
 	long object;	/* bytes of one object */
@@ -23,6 +24,7 @@ struct inspect {
 
 void inspect(struct bpf_mem_alloc *ma, long live, struct inspect *in);
 bool inspect_depot_locked(struct bpf_mem_alloc *ma);
+void inspect_lock_depot(struct bpf_mem_alloc *ma, bool locked);
 void inspect_reset(void);
 bool inspect_in_code(unsigned long ip);
 void inspect_make_writable(void);

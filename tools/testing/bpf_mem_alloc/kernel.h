@@ -181,6 +181,7 @@ extern unsigned long emul_cpu_offs[NR_CPUS];
 #define for_each_online_cpu	for_each_possible_cpu
 #define raw_irqs_disabled()	(emul_irqs_off != 0)
 #define irqs_disabled()		raw_irqs_disabled()
+#define raw_irqs_disabled_flags(flags) ((flags) != 0)
 #define cpu_relax()		emul_cpu_relax()
 #define preempt_disable_notrace() do { emul_preempt_count++; barrier(); } while (0)
 #define preempt_enable_notrace() do { barrier(); emul_preempt_count--; } while (0)
@@ -250,6 +251,9 @@ void kfree(const void *obj);
 #define kmalloc(size, gfp)	   kmalloc_node(size, gfp, NUMA_NO_NODE)
 #define kzalloc(size, gfp)	   kmalloc(size, (gfp) | __GFP_ZERO)
 #define kcalloc(n, size, gfp)	   kzalloc((size_t)(n) * (size), gfp)
+#define kvzalloc(size, gfp)	   kzalloc(size, gfp)
+#define kvfree(obj)		   kfree(obj)
+#define struct_size(p, array, n)   (sizeof(*(p)) + sizeof(*(p)->array) * (n))
 
 /* Memory cgroup */
 struct obj_cgroup;
@@ -329,6 +333,10 @@ long schedule_timeout_uninterruptible(long timeout);
 u64 emul_wakes(void *var);
 int emul_sleep(void *var, u64 wakes);
 void wake_up_var(void *var);
+bool emul_killed(void);
+
+#define current			NULL
+#define fatal_signal_pending(task) emul_killed()
 
 #define wait_var_event_killable(var, cond) ({				\
 	int __err = 0;							\

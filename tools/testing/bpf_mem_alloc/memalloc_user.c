@@ -45,10 +45,25 @@ INSPECT static void expect(const char *what, long is, long should)
 		emul_fail("%s: %ld instead of %ld", what, is, should);
 }
 
+INSPECT static long count_reserve(struct bpf_mem_reserve *rsv, int link_off)
+{
+	long all = 0, full = 0, n;
+	u32 i;
+
+	for (i = 0; rsv && i < rsv->nr_slots; i++) {
+		n = count_list(rsv->slots[i], link_off);
+		full += n != 0;
+		all += n;
+	}
+	if (rsv)
+		expect("full slots", rsv->full.counter, full);
+	return all;
+}
+
 INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
 {
 	long cpu = 0, nested = 0, stock, waiting, in_gp, held, held_gp;
-	long reserve = 0, all, i, n;
+	long reserve, declared, all, i, n;
 
 	for_each_possible_cpu(i) {
 		struct bpf_mem_cpu *c = per_cpu_ptr(mc->pcpu, i);
@@ -64,11 +79,11 @@ INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
 	in_gp = count_list(mc->in_gp, mc->link_off);
 	held = count_held(mc->held, mc->link_off);
 	held_gp = count_held(mc->held_gp, mc->link_off);
-	for (i = 0; mc->reserve && i < RESERVE_SLOTS; i++)
-		reserve += count_list(mc->reserve->slots[i], mc->link_off);
+	reserve = count_reserve(mc->reserve, mc->link_off);
+	declared = count_reserve(mc->declared, mc->link_off);
 	for (i = 0; i < mc->pool->nr_slots; i++)
 		in->pool += !!mc->pool->slots[i];
-	expect("nr_ready", mc->nr_ready.counter, stock + reserve);
+	expect("nr_ready", mc->nr_ready.counter, stock + reserve + declared);
 	expect("nr_waiting", mc->nr_waiting.counter,
 	       waiting + in_gp + held + held_gp);
 	expect("depot_lock", mc->depot_lock.counter, 0);
@@ -86,9 +101,10 @@ INSPECT static long inspect_cache(struct bpf_mem_cache *mc, struct inspect *in)
 	in->held += held;
 	in->held_gp += held_gp;
 	in->reserve += reserve;
+	in->declared += declared;
 	in->all += all;
 	return all - cpu - nested - stock - waiting - in_gp - held - held_gp -
-	       reserve;
+	       reserve - declared;
 }
 
 /* To be called while nobody uses @ma, of which @live objects are in use */
@@ -117,6 +133,13 @@ INSPECT void inspect(struct bpf_mem_alloc *ma, long live, struct inspect *in)
 INSPECT bool inspect_depot_locked(struct bpf_mem_alloc *ma)
 {
 	return atomic_read(&per_cpu_ptr(ma->pcpu, 0)->cache->depot_lock);
+}
+
+/* As another CPU may hold it when an NMI comes in */
+INSPECT void inspect_lock_depot(struct bpf_mem_alloc *ma, bool locked)
+{
+	atomic_set_release(&per_cpu_ptr(ma->pcpu, 0)->cache->depot_lock,
+			   locked);
 }
 
 /* After a test that failed, nothing is as it should be */

@@ -6,7 +6,7 @@
  *   -DDEPOT    CPUs push to the waiting list (push_shared()) and take from it
  *              and from in_gp (depot_take_list()), while the worker starts and
  *              ends grace periods (gp_change())
- *   -DRESERVE  a slot, emptied and filled by CPUs (reserve_take(),
+ *   -DRESERVE  a slot, emptied and filled by CPUs (reserve_take_slot(),
  *              reserve_put(), also pool_take(), pool_fill())
  *   -DCPU      one CPU's list: a task, an NMI above it, and one above that
  *              (alloc_irqoff(), free_irqoff(), alloc_nested(), free_slow())
@@ -29,7 +29,7 @@
  *   A4  at the end of a grace period nobody has what goes to slab
  *       gp_change(), depot_take(): both hold depot_lock
  *   A5  at the end every object is in one list, or with one owner, once
- *   A6  a slot gives its objects to one context: reserve_take(): xchg()
+ *   A6  a slot gives its objects to one context: reserve_take_slot(): xchg()
  *   A7  only one context at a time changes a CPU's list
  *       alloc_irqoff(), free_irqoff(): busy, cpu_enter()
  *   A8  what is held gets a whole grace period
@@ -38,10 +38,12 @@
  *       hold(): push, then gp; gp_finish(): smp_mb(), then held
  *   A10 who waits for a grace period is woken
  *       may_fill(): gp_start(); gp_finish(): smp_mb() before wake_up_var()
+ *   A11 the count of full slots is never too small, nor wrong at the end
+ *       reserve_put(): full, then cmpxchg(); reserve_take_slot(): xchg(), then full
  *
  * With one of these the model is wrong in one place, and an assertion must
  * fail: -DNO_RELEASE, -DNO_LOCK, -DNO_GP_LOCK (DEPOT), -DNO_RELEASE,
- * -DNO_XCHG, -DNO_CMPXCHG (RESERVE), -DNO_BUSY, -DNO_NESTED_XCHG (CPU),
+ * -DNO_XCHG, -DNO_CMPXCHG, -DNO_COUNT (RESERVE), -DNO_BUSY, -DNO_NESTED_XCHG (CPU),
  * -DNO_HELD_GP, -DNO_HELD, -DNO_ORDER, -DNO_MB, -DNO_START (GP).
  */
 
@@ -230,6 +232,7 @@ init {
 #define NPROC	3
 
 byte slot;
+byte count;
 
 /* Takes what there is, two objects in a row, and puts its own if it can */
 proctype cpu(byte me; byte o)
@@ -247,6 +250,9 @@ proctype cpu(byte me; byte o)
 			owner[o] = LISTED;
 			owner[o + 1] = LISTED;
 			atomic { bo = o; bv = o + 1 };
+#ifndef NO_COUNT
+			count++;
+#endif
 #ifdef NO_CMPXCHG
 			ok = slot == NIL;
 			if
@@ -268,8 +274,24 @@ proctype cpu(byte me; byte o)
 				:: ok -> o = NIL
 				:: else -> owner[o] = me; owner[o + 1] = me
 				fi
-			}
+			};
+#ifdef NO_COUNT
+			count++;
+#endif
+			if
+			:: !ok -> count--
+			:: else
+			fi
 		:: else ->
+			atomic {
+				if
+				:: count == 0 ->
+					assert(slot == NIL);	/* A11 */
+					round++;
+					goto next
+				:: else
+				fi
+			};
 #ifdef NO_XCHG
 			first = slot;
 			slot = NIL;
@@ -278,6 +300,7 @@ proctype cpu(byte me; byte o)
 #endif
 			if
 			:: first != NIL ->
+				count--;
 				OWN(first, me);			/* A6 */
 				second = link[first];
 				assert(second != UNSET);	/* A2 */
@@ -289,7 +312,8 @@ proctype cpu(byte me; byte o)
 			:: else
 			fi
 		fi;
-		round++
+		round++;
+next:		skip
 	od;
 	done++
 }
@@ -307,6 +331,7 @@ init {
 		run cpu(3, NIL)
 	};
 	done == NPROC;
+	assert(count == (slot != NIL));				/* A11 */
 	/* A5 */
 	if
 	:: slot != NIL -> n = slot; OWN(n, SLAB); n = link[n]; OWN(n, SLAB)

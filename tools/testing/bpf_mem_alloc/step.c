@@ -46,6 +46,7 @@ struct scenario {
 	void (*op)(void);
 	bool irqs_off;
 	u32 max_waiting;
+	u32 reserve;
 };
 
 static struct user user;
@@ -457,6 +458,20 @@ static void empty(void)
 	local_irq_restore(flags);
 }
 
+/* There is no memory, nor anything that others may take */
+static void declared_only(void)
+{
+	take(40);
+	memcg.limit = 0;
+	emul.no_nowait = true;
+	while (nr_ptrs < ARRAY_SIZE(ptrs)) {
+		ptrs[nr_ptrs] = user_try(&user);
+		if (!ptrs[nr_ptrs])
+			break;
+		nr_ptrs++;
+	}
+}
+
 /* One object that the operation is to free, as user_free() would begin */
 static void to_free(void)
 {
@@ -464,6 +479,20 @@ static void to_free(void)
 	user_check(&user, op_obj);
 	emul_note_free(op_obj);
 	user.live--;
+}
+
+static void declared_taken(void)
+{
+	declared_only();
+	burst(2);
+	to_free();
+}
+
+static void declared_to_fill(void)
+{
+	declared_only();
+	burst(2);
+	memcg.limit = LONG_MAX / 2;
 }
 
 static void cached_to_free(void)
@@ -671,6 +700,12 @@ static const struct scenario scenarios[] = {
 	{ "alloc, from depot", LINKED, waiting, op_alloc_irqoff, true },
 	{ "alloc, from grace period", FIXED, waiting_in_gp, op_alloc_irqoff, true },
 	{ "alloc, from reserve", FIXED, learnt_empty, op_alloc_irqoff, true },
+	{ "alloc, from what is declared", LINKED, declared_only, op_alloc_irqoff,
+	  true, .reserve = 3 },
+	{ "free, to what is declared", LINKED, declared_taken, op_free,
+	  .reserve = 3 },
+	{ "worker, declared to fill", FIXED, declared_to_fill, op_worker,
+	  .reserve = 3 },
 	{ "alloc, from pool", FIXED, pool_only, op_alloc_irqoff, true },
 	{ "alloc, nothing left", FIXED, nothing_left, op_alloc_irqoff, true },
 	{ "free", FIXED, cached_to_free, op_free },
@@ -715,8 +750,8 @@ static long run(const struct scenario *sc, long at)
 	nr_ptrs = 0;
 	op_obj = NULL;
 	memset(held, 0, sizeof(held));
-	assert_int_equal(user_init_bound(&user, sc->kind, 1000,
-					 sc->max_waiting), 0);
+	assert_int_equal(user_init_opts(&user, sc->kind, 1000, sc->max_waiting,
+					sc->reserve), 0);
 	sc->prepare();
 	point = 0;
 	fire_at = at;
@@ -734,7 +769,10 @@ static long run(const struct scenario *sc, long at)
 		emul_note_alloc(op_obj);
 		user.live++;
 	}
-	inspect(&user.ma, user.live, NULL);
+	inspect(&user.ma, user.live, &in);
+	/* nobody else gets at what is declared */
+	if (!memcg.limit)
+		assert_int_equal(in.cpu + in.nested, 0);
 	/* no grace period is forgotten, even if nothing is called any more */
 	emul_settle();
 	inspect(&user.ma, user.live, &in);

@@ -1185,7 +1185,7 @@ static const enum user_kind bounded_kinds[] = { FIXED, LINKED, ATTACHED };
 
 static void init_bound(struct user *u, enum user_kind kind)
 {
-	assert_int_equal(user_init_bound(u, kind, 64, MAX_WAITING), 0);
+	assert_int_equal(user_init_opts(u, kind, 64, MAX_WAITING, 0), 0);
 }
 
 /* Take all there is, without waiting */
@@ -1619,6 +1619,178 @@ static void reserve_shrinks_without_memory(void **state)
 	emul_advance(3 * MINUTE);
 	user_inspect(&u, &in);
 	assert_int_equal(in.reserve, 0);
+	destroy(&u);
+}
+
+#define DECLARED	200
+
+static u32 nr_tried;
+
+/* Whoever can make objects goes on until there is no memory */
+static void try_all(void *arg)
+{
+	void *ptr;
+
+	while ((ptr = user_try(victim)))
+		ptrs[nr_tried++] = ptr;
+}
+
+static void try_all_cpus(void)
+{
+	u32 cpu;
+
+	for (cpu = 1; cpu < emul_nr_cpus; cpu++)
+		emul_on_cpu(cpu, try_all, NULL);
+}
+
+static void free_on_other_cpu(void *arg)
+{
+	user_free(victim, ptrs[--nr_tried]);
+}
+
+/*
+ * Memory is used up, by others whatever they may have. The declared number of
+ * updates, deletes and updates goes well with interrupts off and in NMI, also
+ * in one that hits an operation, and others get nothing of it in between.
+ */
+static void kept(enum user_kind kind, bool nmi)
+{
+	static void *mine[DECLARED];
+	struct inspect in;
+	struct user u;
+	u32 round, n;
+
+	assert_int_equal(user_init_opts(&u, kind, 64, 0, DECLARED), 0);
+	inspect_charged(&u, &in);
+	assert_in_range(in.declared, DECLARED, DECLARED + emul_nr_cpus);
+	victim = &u;
+	nr_tried = 0;
+	memcg.limit = memcg.usage + 100 * in.object;
+	try_all_cpus();
+	try_all(NULL);
+	assert_true(nr_tried >= 100);
+	memcg.limit = 0;
+	emul.no_nowait = true;
+	for (round = 0; round < 5; round++) {
+		if (nmi) {
+			emul_nmi_enter();
+			n = user_alloc_many(&u, mine, DECLARED);
+			emul_nmi_exit();
+		} else {
+			n = user_alloc_many_irqoff(&u, mine, DECLARED);
+		}
+		if (n < DECLARED)
+			fail_msg("%s: only %u in round %u", user_kinds[kind], n,
+				 round);
+		try_all_cpus();
+		try_all(NULL);
+		while (n--) {
+			if (nmi)
+				emul_nmi_enter();
+			user_free(&u, mine[n]);
+			if (nmi)
+				emul_nmi_exit();
+			/* in the middle of it others come by */
+			if (n == DECLARED / 2)
+				try_all_cpus();
+		}
+		try_all(NULL);
+		try_all_cpus();
+		emul_advance(HZ);
+	}
+	inspect_charged(&u, &in);
+	assert_true(in.declared >= DECLARED);
+	while (nr_tried)
+		emul_on_cpu(1 + nr_tried % (emul_nr_cpus - 1),
+			    free_on_other_cpu, NULL);
+	memcg.limit = LONG_MAX / 2;
+	emul.no_nowait = false;
+	emul_advance(HZ);
+	inspect_charged(&u, &in);
+	destroy(&u);
+	emul_settle();
+}
+
+static void declared_is_kept(void **state)
+{
+	kept(FIXED, false);
+	kept(FIXED, true);
+	kept(LINKED, false);
+	kept(LINKED, true);
+	kept(ATTACHED, false);
+	kept(ATTACHED, true);
+}
+
+static void declared_is_charged(void **state)
+{
+	long usage = memcg.usage, limit;
+	struct inspect in;
+	struct user u;
+
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, DECLARED), 0);
+	user_inspect(&u, &in);
+	limit = memcg.usage - 1;
+	destroy(&u);
+	emul_settle();
+	assert_int_equal(memcg.usage, usage);
+
+	memcg.limit = limit;
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, DECLARED), -ENOMEM);
+	emul_settle();
+	assert_int_equal(memcg.usage, usage);
+	memcg.limit = LONG_MAX / 2;
+
+	emul.killed = true;
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, DECLARED), -EINTR);
+	emul.killed = false;
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, U32_MAX), -ENOMEM);
+	emul_settle();
+	assert_int_equal(memcg.usage, usage);
+	assert_int_equal(emul.objects, 0);
+}
+
+/* What was taken for good is made anew, and what comes back is not kept */
+static void declared_fills_again(void **state)
+{
+	struct inspect in, idle;
+	struct user u;
+	long all;
+	u32 n;
+
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, DECLARED), 0);
+	inspect_charged(&u, &idle);
+	for (n = 0; n < 1000; n += DECLARED) {
+		assert_int_equal(user_alloc_many_irqoff(&u, ptrs + n, DECLARED),
+				 DECLARED);
+		emul_advance(HZ);
+		inspect_charged(&u, &in);
+		assert_int_equal(in.declared, idle.declared);
+	}
+	user_free_many(&u, ptrs, n);
+	inspect_charged(&u, &in);
+	assert_true(in.waiting + in.in_gp > DECLARED);
+	/* NMIs do not get at what waits, but the worker does */
+	all = in.all;
+	inspect_lock_depot(&u.ma, true);
+	emul_nmi_enter();
+	for (n = 0; n < DECLARED + in.cpu + in.nested; n++) {
+		ptrs[n] = user_alloc(&u);
+		assert_non_null(ptrs[n]);
+	}
+	inspect_lock_depot(&u.ma, false);
+	emul_nmi_exit();
+	emul_work_run();
+	inspect_charged(&u, &in);
+	assert_int_equal(in.declared, idle.declared);
+	assert_in_range(in.all, all, all + 96);
+	user_free_many(&u, ptrs, n);
+	emul_advance(MINUTE + HZ);
+	inspect_charged(&u, &in);
+	assert_int_equal(in.declared, idle.declared);
+	assert_int_equal(in.reserve, 0);
+	assert_int_equal(in.waiting + in.in_gp, 0);
+	assert_true((in.all - in.declared) * in.object <=
+		    CPU_BYTES * emul_nr_cpus);
 	destroy(&u);
 }
 
@@ -2424,6 +2596,9 @@ int main(int argc, char **argv)
 		T(reserve_learns),
 		T(reserve_forgets_in_time),
 		T(reserve_shrinks_without_memory),
+		T4(declared_is_kept),
+		T(declared_is_charged),
+		T(declared_fills_again),
 		T(migration),
 		T(retry_is_no_failure),
 		T(nothing_waits_for_ever),

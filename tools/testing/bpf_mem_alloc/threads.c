@@ -182,8 +182,8 @@ static void run_threads(void *(*fn)(void *arg))
 	pthread_join(threads[i], NULL);
 }
 
-static void hammer_bound(enum user_kind kind, size_t size, long limit,
-			 u32 max_waiting)
+static void hammer_opts(enum user_kind kind, size_t size, long limit,
+			u32 max_waiting, u32 reserve)
 {
 	long i, total = 0, misses = 0;
 	struct inspect in;
@@ -192,7 +192,8 @@ static void hammer_bound(enum user_kind kind, size_t size, long limit,
 	memcg = (struct obj_cgroup){ .limit = limit };
 	emul.memcg = &memcg;
 	emul.threads = true;
-	assert_int_equal(user_init_bound(&user, kind, size, max_waiting), 0);
+	assert_int_equal(user_init_opts(&user, kind, size, max_waiting,
+					reserve), 0);
 	memset(ops, 0, sizeof(ops));
 	memset(failed, 0, sizeof(failed));
 	run_threads(cpu_thread);
@@ -220,7 +221,7 @@ static void hammer_bound(enum user_kind kind, size_t size, long limit,
 
 static void hammer(enum user_kind kind, size_t size, long limit)
 {
-	hammer_bound(kind, size, limit, 0);
+	hammer_opts(kind, size, limit, 0, 0);
 }
 
 static void fixed(void **state)
@@ -258,12 +259,17 @@ static void limited(void **state)
 	hammer(FIXED, 512, 100 * 520);
 }
 
+static void declared(void **state)
+{
+	hammer_opts(LINKED, 512, 100 * 512, 0, 50);
+}
+
 /* Objects that others look at */
 
 static void seen(enum user_kind kind, size_t size, u32 max_waiting)
 {
 	readers = true;
-	hammer_bound(kind, size, LONG_MAX / 2, max_waiting);
+	hammer_opts(kind, size, LONG_MAX / 2, max_waiting, 0);
 	readers = false;
 }
 
@@ -342,6 +348,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(attached),
 		cmocka_unit_test(any),
 		cmocka_unit_test(limited),
+		cmocka_unit_test(declared),
 		cmocka_unit_test(seen_fixed),
 		cmocka_unit_test(seen_linked),
 		cmocka_unit_test(seen_any),

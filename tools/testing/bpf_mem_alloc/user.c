@@ -5,21 +5,22 @@ const char * const user_kinds[NR_KINDS] = {
 	"fixed", "linked", "percpu", "attached", "any",
 };
 
-/* @max_waiting: 0 for PERCPU and ANY, which have no such option */
-int user_init_bound(struct user *u, enum user_kind kind, size_t size,
-		    u32 max_waiting)
+/* @max_waiting, @reserve: 0 for PERCPU and ANY, which have no such options */
+int user_init_opts(struct user *u, enum user_kind kind, size_t size,
+		   u32 max_waiting, u32 reserve)
 {
 	struct bpf_mem_alloc_opts opts = {
 		.size = size,
 		.link_off = 0,
 		.numa_node = NUMA_NO_NODE,
 		.max_waiting = max_waiting,
+		.reserve = reserve,
 	};
 
 	*u = (struct user){ .kind = kind, .size = size };
 	switch (kind) {
 	case FIXED:
-		if (!max_waiting)
+		if (!max_waiting && !reserve)
 			return bpf_mem_alloc_init(&u->ma, size, false);
 		opts.link_off = -1;
 		break;
@@ -39,7 +40,7 @@ int user_init_bound(struct user *u, enum user_kind kind, size_t size,
 
 int user_init(struct user *u, enum user_kind kind, size_t size)
 {
-	return user_init_bound(u, kind, size, 0);
+	return user_init_opts(u, kind, size, 0, 0);
 }
 
 static void *area_of(struct user *u, void *ptr)
@@ -119,6 +120,19 @@ void *user_alloc_irqoff(struct user *u)
 	if (u->kind == ANY)
 		return user_alloc(u);
 	return take(u, bpf_mem_cache_alloc_irqoff(&u->ma));
+}
+
+/* As an update does that leaves alone what others cannot do without */
+void *user_try(struct user *u)
+{
+	unsigned long flags;
+	void *ptr;
+
+	bpf_mem_cache_refill(&u->ma);
+	local_irq_save(flags);
+	ptr = take(u, bpf_mem_cache_try_irqoff(&u->ma, flags));
+	local_irq_restore(flags);
+	return ptr;
 }
 
 void user_check(struct user *u, void *ptr)

@@ -20,10 +20,11 @@ struct user {
 extern const char * const user_kinds[NR_KINDS];
 
 int user_init(struct user *u, enum user_kind kind, size_t size);
-int user_init_bound(struct user *u, enum user_kind kind, size_t size,
-		    u32 max_waiting);
+int user_init_opts(struct user *u, enum user_kind kind, size_t size,
+		   u32 max_waiting, u32 reserve);
 void *user_alloc(struct user *u);
 void *user_alloc_irqoff(struct user *u);
+void *user_try(struct user *u);
 void user_check(struct user *u, void *ptr);
 void user_free(struct user *u, void *ptr);
 void user_free_irqoff(struct user *u, void *ptr);

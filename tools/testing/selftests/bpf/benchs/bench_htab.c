@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Speed of hash maps, and the memory they take under churn */
+/* Speed of hash maps and LPM tries, and the memory they take under churn */
 #define _GNU_SOURCE
 #include <argp.h>
 #include <pthread.h>
@@ -28,6 +28,9 @@
 static struct {
 	bool dynamic;
 	bool percpu;
+	bool trie;
+	bool reuse_after_gp;
+	int extra; /* map_extra */
 	int key_size; /* bytes */
 	int value_size; /* bytes */
 	int entries; /* max_entries; 0: as many as there are keys */
@@ -45,6 +48,9 @@ enum {
 	ARG_HTAB_VALUE_SIZE = 3003,
 	ARG_HTAB_ENTRIES = 3004,
 	ARG_HTAB_KEYS = 3005,
+	ARG_HTAB_TRIE = 3006,
+	ARG_HTAB_REUSE_AFTER_GP = 3007,
+	ARG_HTAB_EXTRA = 3008,
 };
 
 static const struct argp_option opts[] = {
@@ -52,6 +58,12 @@ static const struct argp_option opts[] = {
 	  "Set BPF_F_NO_PREALLOC" },
 	{ "htab-percpu", ARG_HTAB_PERCPU, NULL, 0,
 	  "Use BPF_MAP_TYPE_PERCPU_HASH" },
+	{ "htab-trie", ARG_HTAB_TRIE, NULL, 0,
+	  "Use BPF_MAP_TYPE_LPM_TRIE, of addresses of 32 bits" },
+	{ "htab-reuse-after-gp", ARG_HTAB_REUSE_AFTER_GP, NULL, 0,
+	  "Set BPF_F_REUSE_AFTER_GP" },
+	{ "htab-extra", ARG_HTAB_EXTRA, "NUM", 0,
+	  "Set map_extra, the number of elements to be kept ready" },
 	{ "htab-key-size", ARG_HTAB_KEY_SIZE, "BYTES", 0,
 	  "Size of a key, 8 to 256" },
 	{ "htab-value-size", ARG_HTAB_VALUE_SIZE, "BYTES", 0,
@@ -85,6 +97,17 @@ static error_t parse_arg(int key, char *arg, struct argp_state *state)
 		break;
 	case ARG_HTAB_PERCPU:
 		args.percpu = true;
+		break;
+	case ARG_HTAB_TRIE:
+		args.trie = true;
+		args.dynamic = true;
+		break;
+	case ARG_HTAB_REUSE_AFTER_GP:
+		args.reuse_after_gp = true;
+		break;
+	case ARG_HTAB_EXTRA:
+		args.extra = parse_size(state, "number of elements", arg, 1,
+					1 << 30);
 		break;
 	case ARG_HTAB_KEY_SIZE:
 		args.key_size = parse_size(state, "key size", arg, 8,
@@ -204,12 +227,21 @@ static long max_entries(int producers)
 
 static int create_map(long entries)
 {
+	union bpf_attr attr = {};
 	int fd;
 
-	fd = bpf_create_map(args.percpu ? BPF_MAP_TYPE_PERCPU_HASH :
-					  BPF_MAP_TYPE_HASH,
-			    args.key_size, args.value_size, entries,
-			    args.dynamic ? BPF_F_NO_PREALLOC : 0);
+	attr.map_type = args.trie ? BPF_MAP_TYPE_LPM_TRIE :
+			args.percpu ? BPF_MAP_TYPE_PERCPU_HASH :
+				      BPF_MAP_TYPE_HASH;
+	attr.key_size = args.trie ? 8 : args.key_size;
+	attr.value_size = args.value_size;
+	attr.max_entries = entries;
+	if (args.dynamic)
+		attr.map_flags |= BPF_F_NO_PREALLOC;
+	if (args.reuse_after_gp)
+		attr.map_flags |= BPF_F_REUSE_AFTER_GP;
+	attr.map_extra = args.extra;
+	fd = syscall(__NR_bpf, BPF_MAP_CREATE, &attr, sizeof(attr));
 	if (fd < 0)
 		die("map");
 	return fd;
@@ -220,6 +252,8 @@ static struct htab_bench *load_with(int fd)
 	struct htab_bench *skel;
 
 	skel = htab_bench__open();
+	if (skel)
+		skel->rodata->trie = args.trie;
 	if (!skel || bpf_map__reuse_fd(skel->maps.map, fd) ||
 	    htab_bench__load(skel)) {
 		fprintf(stderr, "failed to load skeleton\n");

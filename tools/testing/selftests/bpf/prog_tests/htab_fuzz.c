@@ -349,7 +349,8 @@ static int odd_fd(void)
 #define HASH_FLAGS	(BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | \
 			 BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | \
 			 BPF_F_ZERO_SEED | BPF_F_RDONLY_PROG | \
-			 BPF_F_WRONLY_PROG | BPF_F_NO_CHARGE)
+			 BPF_F_WRONLY_PROG | BPF_F_NO_CHARGE | \
+			 BPF_F_REUSE_AFTER_GP)
 #define SMALL		(8 << 20)	/* bytes that there always are */
 
 static bool is_lru(__u32 type)
@@ -445,6 +446,10 @@ static void random_create(union bpf_attr *a)
 		0x80000001, 0xfffffffe, 0xffffffff,
 	};
 	static const __u32 nodes[] = { 0, -1, 1 << 20, 0x80000000 };
+	static const __u64 extras[] = {
+		1, 63, 64, 65, 0x7fffffff, 0xffffffff, 1ULL << 32, 1ULL << 63,
+		-1ULL,
+	};
 
 	memset(a, 0, sizeof(*a));
 	a->map_type = percent(70) ? PICK(hashes) : percent(90) ? below(32) :
@@ -458,10 +463,15 @@ static void random_create(union bpf_attr *a)
 		a->map_flags |= BPF_F_NO_PREALLOC;
 	if (percent(15))
 		a->map_flags |= BPF_F_NO_CHARGE;
+	if (percent(10))
+		a->map_flags |= BPF_F_REUSE_AFTER_GP;
 	if (percent(15))
 		a->map_flags |= 1U << below(32);
 	if (percent(3))
 		a->map_flags = next_random();
+	if (percent(15))
+		a->map_extra = percent(50) ? 1 + below(a->max_entries ?: 1) :
+					     PICK(extras);
 	if (percent(20))
 		a->numa_node = PICK(nodes);
 	a->inner_map_fd = percent(60) ? odd_fds[below(2)] : odd_fd();
@@ -523,8 +533,16 @@ static enum verdict judge_create(const union bpf_attr *a)
 		return REFUSE;
 	if (unpriv && flags & (BPF_F_NO_CHARGE | BPF_F_ZERO_SEED))
 		return REFUSE;
+	if (a->map_extra && (!is_hash(type) || is_lru(type)))
+		return REFUSE;
 	if (!is_hash(type))
 		return ANY;
+	if (!(flags & BPF_F_NO_PREALLOC) &&
+	    (a->map_extra || flags & BPF_F_REUSE_AFTER_GP))
+		return REFUSE;
+	if (a->map_extra > a->max_entries ||
+	    (a->map_extra && flags & BPF_F_REUSE_AFTER_GP))
+		return REFUSE;
 	if (flags & ~HASH_FLAGS || (unpriv && is_lru(type)) ||
 	    flags & (is_lru(type) ? BPF_F_NO_PREALLOC : BPF_F_NO_COMMON_LRU) ||
 	    (flags & BPF_F_RDONLY && flags & BPF_F_WRONLY) ||
@@ -573,13 +591,15 @@ static void check_created(int fd, const union bpf_attr *a)
 		return;
 	if (info.type != a->map_type || info.key_size != a->key_size ||
 	    info.value_size != a->value_size || info.map_flags != gives ||
+	    info.map_extra != a->map_extra ||
 	    info.max_entries < a->max_entries ||
 	    info.max_entries >= a->max_entries + nr_cpus ||
 	    read_fdinfo(fd, "memlock:\t") <= 0)
-		fail("type %u key %u value %u entries %u flags %x, asked for %u %u %u %u %x",
+		fail("type %u key %u value %u entries %u flags %x extra %llx, not %u %u %u %u %x %llx",
 		     info.type, info.key_size, info.value_size,
-		     info.max_entries, info.map_flags, a->map_type, a->key_size,
-		     a->value_size, a->max_entries, gives);
+		     info.max_entries, info.map_flags, info.map_extra,
+		     a->map_type, a->key_size, a->value_size, a->max_entries,
+		     gives, a->map_extra);
 	if (a->map_flags & (BPF_F_RDONLY | BPF_F_WRONLY) ||
 	    a->map_type == BPF_MAP_TYPE_HASH_OF_MAPS)
 		return;
@@ -648,9 +668,9 @@ static void try_create(void)
 	}
 	fd = call_bpf(BPF_MAP_CREATE, buf, size);
 	if (fd >= 0 ? verdict == REFUSE : verdict == TAKE)
-		fail("type %u sizes %u %u %u flags %x node %d inner %d btf %u %u attr %zu: %d",
+		fail("%u sizes %u %u %u flags %x/%llx node %d inner %d btf %u %u attr %zu: %d",
 		     eff.map_type, eff.key_size, eff.value_size,
-		     eff.max_entries, eff.map_flags, eff.numa_node,
+		     eff.max_entries, eff.map_flags, eff.map_extra, eff.numa_node,
 		     eff.inner_map_fd, eff.btf_key_type_id,
 		     eff.btf_value_type_id, size, fd);
 	else if (fd < 0 &&
@@ -758,6 +778,8 @@ static const struct kind kinds[] = {
 	{ BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC, 4, 8, 600, true },
 	{ BPF_MAP_TYPE_PERCPU_HASH, 0, 12, 20, 600 },
 	{ BPF_MAP_TYPE_PERCPU_HASH, BPF_F_NO_PREALLOC, 12, 20, 1200 },
+	{ BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC | BPF_F_REUSE_AFTER_GP, 4, 8,
+	  600, true },
 	{ BPF_MAP_TYPE_LRU_HASH, 0, 12, 20, 600 },
 	{ BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU, 12, 20, 600 },
 	{ BPF_MAP_TYPE_LRU_PERCPU_HASH, 0, 12, 20, 600 },
@@ -2352,6 +2374,8 @@ static const struct right rights[] = {
 	CREATE(REUSEPORT_SOCKARRAY, 4, 8, 4, -EPERM),
 	{ "BPF_F_NO_PREALLOC", right_create, BPF_MAP_TYPE_HASH,
 	  BPF_F_NO_PREALLOC, 4, 8, 4, 0 },
+	{ "BPF_F_REUSE_AFTER_GP", right_create, BPF_MAP_TYPE_HASH,
+	  BPF_F_NO_PREALLOC | BPF_F_REUSE_AFTER_GP, 4, 8, 4, 0 },
 	{ "BPF_F_NO_CHARGE", right_create, BPF_MAP_TYPE_HASH, BPF_F_NO_CHARGE,
 	  4, 8, 4, -EPERM },
 	{ "BPF_F_NO_CHARGE", right_create, BPF_MAP_TYPE_ARRAY, BPF_F_NO_CHARGE,

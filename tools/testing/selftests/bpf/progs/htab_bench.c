@@ -7,7 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "htab_bench.h"
 
-/* User space sets the type, flags, sizes and max_entries. */
+/* User space brings the map. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -16,6 +16,9 @@ struct {
 } map SEC(".maps");
 
 char value[HTAB_BENCH_VALUE];
+
+/* The map is an LPM trie: keys are addresses of 32 bits, all over the place. */
+const volatile bool trie;
 
 /* Operations that failed, by any program on any CPU; not what failed because the
  * key could not be added before
@@ -39,6 +42,15 @@ static __always_inline int for_batch(struct __sk_buff *skb, int op)
 	for (i = 0; i < HTAB_BENCH_BATCH; i++) {
 		key[0] = (__u64)skb->cb[HTAB_BENCH_PRODUCER] << 32 |
 			 (skb->cb[HTAB_BENCH_FIRST] + i);
+		if (trie) {
+			__u32 *lpm_key = (__u32 *)key;
+			__u32 nr = skb->cb[HTAB_BENCH_PRODUCER] << 24 |
+				   (skb->cb[HTAB_BENCH_FIRST] + i);
+
+			lpm_key[0] = 32;
+			/* no two are the same, as it is odd */
+			lpm_key[1] = nr * 2654435769U;
+		}
 		if (op == ADD || op == CYCLE)
 			if (!check(!bpf_map_update_elem(&map, key, value,
 							BPF_NOEXIST)))
