@@ -4,10 +4,12 @@
  *
  *	MEASURE,MAP,X,VALUE
  *
- * for each value. MAP is hash or percpu, preallocated or dynamic.
+ * for each value. MAP is hash or percpu, preallocated or dynamic; or trie dynamic.
  *
  *	curve    kB that a map of 2^17 entries takes with X elements in it
  *	element  bytes an element of X bytes (key and value), bucket included
+ *	prefix   bytes a prefix of an LPM trie of X, addresses of 32 bits with
+ *		 values of 8 bytes, intermediate nodes included
  *	idle     kB that X maps of 64 entries take, with nothing in them
  *	create   us that creating X maps takes, each
  *	teardown ms until nine tenths of the memory of X maps are back, 4096
@@ -139,6 +141,34 @@ static void element(void)
 			       sizes[i], (before - settled_kb()) * 1024 / n);
 			close(fd);
 		}
+	}
+}
+
+static void prefix(void)
+{
+	static const int counts[] = { 100, 10000, 1000000 };
+	struct {
+		__u32 len, addr;
+	} key = { .len = 32 };
+	double before;
+	int i, fd, n;
+	__u64 val = 0;
+
+	for (i = 0; i < ARRAY_SIZE(counts); i++) {
+		before = settled_kb();
+		fd = bpf_create_map(BPF_MAP_TYPE_LPM_TRIE, sizeof(key),
+				    sizeof(val), counts[i], BPF_F_NO_PREALLOC);
+		if (fd < 0)
+			die("trie");
+		for (n = 0; n < counts[i]; n++) {
+			/* all over the place, and no two are the same */
+			key.addr = n * 2654435769U;
+			if (bpf_map_update_elem(fd, &key, &val, BPF_NOEXIST))
+				die("prefix");
+		}
+		printf("prefix,trie dynamic,%d,%.1f\n", n,
+		       (before - settled_kb()) * 1024 / n);
+		close(fd);
 	}
 }
 
@@ -275,7 +305,7 @@ int main(int argc, char **argv)
 
 	if (argc < 2) {
 		fprintf(stderr,
-			"usage: measure curve|element|idle|storm|burst|burst-percpu...\n");
+			"usage: measure curve|element|prefix|idle|storm|burst|burst-percpu...\n");
 		return 2;
 	}
 	libbpf_set_print(print_fn);
@@ -290,6 +320,8 @@ int main(int argc, char **argv)
 			curve();
 		else if (!strcmp(argv[i], "element"))
 			element();
+		else if (!strcmp(argv[i], "prefix"))
+			prefix();
 		else if (!strcmp(argv[i], "idle"))
 			idle();
 		else if (!strcmp(argv[i], "storm"))
