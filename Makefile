@@ -133,7 +133,8 @@ debug-kernel: tree
 	@vm/build $(tree) $(obj)-debug vm/series.config vm/debug.config
 
 # Only what the series touches is looked at: the base has races of its own.
-kcsan_files := memalloc map_lock hashtab percpu_freelist bpf_lru_list map_in_map lpm_trie
+kcsan_files := memalloc map_lock hashtab percpu_freelist bpf_lru_list map_in_map lpm_trie \
+	bpf_local_storage bpf_inode_storage bpf_sk_storage
 kcsan-kernel: tree
 	@KMAKE="CC=clang KCSAN_SANITIZE=n $(kcsan_files:%=KCSAN_SANITIZE_%.o=y)" \
 		vm/build $(tree) $(obj)-kcsan vm/series.config vm/kcsan.config

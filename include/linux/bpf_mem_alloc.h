@@ -5,18 +5,21 @@
 #include <linux/compiler_types.h>
 #include <linux/types.h>
 
+struct bpf_mem_classes;
 struct bpf_mem_cpu;
 
 /**
  * struct bpf_mem_alloc - an allocator for objects of BPF programs
  * @pcpu: per-CPU free lists of a fixed-size allocator, else NULL
  * @classes: one @pcpu for each size class of an any-size allocator, else NULL
+ * @lazy: how its classes are made one by one, else NULL: all are there
  *
  * Zero-filled memory is a valid argument of bpf_mem_alloc_destroy().
  */
 struct bpf_mem_alloc {
 	struct bpf_mem_cpu __percpu *pcpu;
 	struct bpf_mem_cpu __percpu **classes;
+	struct bpf_mem_classes *lazy;
 };
 
 /**
@@ -33,6 +36,14 @@ struct bpf_mem_alloc {
  *	bpf_mem_cache_free() frees is used again instead.
  * @reserve: so many objects are made at once, and kept ready for those who
  *	cannot make any: in NMI, with interrupts off, within another allocation
+ * @cache_bytes: no more than this is kept on a CPU, and no more than this for
+ *	each CPU of what bpf_mem_cache_free_rcu() has freed; and neither a pool
+ *	nor a reserve that learns. 0: as much as serves bursts well.
+ * @uncharged: nobody is charged, for allocators that several owners share; to
+ *	be used with @cache_bytes
+ * @release: called for each object that bpf_mem_cache_free_rcu() has freed, in
+ *	process context, when it has no readers any more and before it is used
+ *	again; or NULL
  */
 struct bpf_mem_alloc_opts {
 	size_t size;
@@ -42,6 +53,9 @@ struct bpf_mem_alloc_opts {
 	int numa_node;
 	u32 max_waiting;
 	u32 reserve;
+	u32 cache_bytes;
+	bool uncharged;
+	void (*release)(void *obj);
 };
 
 /**
@@ -71,6 +85,15 @@ void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
 void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size);
 void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr);
 void bpf_mem_free_rcu(struct bpf_mem_alloc *ma, void *ptr);
+int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size);
+
+/* any size, where each class is there only while somebody wants it */
+int bpf_mem_alloc_init_lazy(struct bpf_mem_alloc *ma,
+			    const struct bpf_mem_alloc_opts *opts);
+int bpf_mem_class_get(struct bpf_mem_alloc *ma, size_t size);
+void bpf_mem_class_put(struct bpf_mem_alloc *ma, size_t size);
+void bpf_mem_class_set_sleepable(struct bpf_mem_alloc *ma, size_t size);
+size_t bpf_mem_class_size(size_t size);
 
 /* fixed size */
 void *bpf_mem_cache_alloc(struct bpf_mem_alloc *ma);

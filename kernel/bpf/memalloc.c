@@ -129,6 +129,7 @@ struct bpf_mem_cache {
 	struct bpf_mem_reserve *reserve;	/* after a burst, else NULL */
 	struct bpf_mem_reserve *declared;	/* if the owner asked for it */
 	struct obj_cgroup *objcg;
+	void (*release)(void *obj);
 	void *stock;		/* made for CPUs that could not refill */
 	void *waiting;		/* freed, no grace period yet */
 	void *in_gp;		/* freed before the running grace period */
@@ -145,6 +146,7 @@ struct bpf_mem_cache {
 	u16 max_cached;		/* on a CPU, what is more is surplus */
 	u32 max_waiting;	/* no new objects while so many wait; 0: any */
 	bool sleepable;		/* grace periods include Tasks Trace */
+	bool lean;		/* nothing is ready but a little on each CPU */
 	bool dying;
 	bool drained;		/* dying, and no list has anything left */
 	bool in_debt;		/* there is no memory to charge @borrowed to */
@@ -163,11 +165,16 @@ struct bpf_mem_cache {
 	struct list_head list;	/* in caches, until it is being destroyed */
 };
 
-/* What an allocator has learnt or was told to keep ready. Sizes never change. */
+/*
+ * What an allocator has learnt or was told to keep ready. Sizes never change. A
+ * slot is in one of two stacks, or with one context that empties or fills it.
+ */
 struct bpf_mem_reserve {
 	u32 nr_slots;
 	u32 slot_objs;		/* in a full slot */
-	atomic_t full;		/* at least as many slots as are full */
+	u64 full;		/* stacks, see slot_pop() */
+	u64 empty;
+	u32 *next;		/* of each slot, in its stack */
 	void *slots[];
 };
 
@@ -194,7 +201,7 @@ struct bpf_mem_pool {
 	u32 charge;
 	u32 refs;
 	u32 nr_slots;
-	void *slots[POOL_SLOTS];	/* one object each */
+	void *slots[];		/* one object each */
 };
 
 static LIST_HEAD(slabs);
@@ -357,7 +364,7 @@ static __always_inline void depot_take_list(struct bpf_mem_cache *mc,
  * Take up to @n objects from the depot, those first that need no grace
  * period any more. Interrupts are off.
  */
-static notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
+static noinline notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
 			       struct chain *ch)
 {
 	u32 had = ch->nr, stocked;
@@ -408,34 +415,58 @@ static __always_inline void make_chain(void *first, int link_off,
 }
 
 /*
- * One slot of a reserve, whole. Slots are emptied with xchg() and filled with
- * cmpxchg(), so two contexts can never hold the same objects. They fill up from
- * the first to the last, more or less: bpf_mem_reserve::full, which is raised
- * before a slot is filled and lowered after one is emptied, tells where to look
- * first, and that there is nothing.
+ * A stack of slots of a reserve: the number of the first one, from 1 on, and
+ * above that a count of changes. The count tells who is about to take the first
+ * one that others have taken and put back some in the meantime, so that what it
+ * has seen behind that is of yesterday. (R. K. Treiber, "Systems programming:
+ * coping with parallelism", IBM RJ 5118, 1986.) No slot is ever freed under
+ * somebody who looks at it.
  */
+static __always_inline u32 slot_pop(struct bpf_mem_reserve *rsv, u64 *stack)
+{
+	u64 old = READ_ONCE(*stack), seen;
+	u32 next;
+
+	while ((u32)old) {
+		next = READ_ONCE(rsv->next[(u32)old - 1]);
+		seen = cmpxchg64(stack, old, ((old >> 32) + 1) << 32 | next);
+		if (seen == old)
+			break;
+		old = seen;
+	}
+	return old;
+}
+
+static __always_inline void slot_push(struct bpf_mem_reserve *rsv, u64 *stack,
+				      u32 slot)
+{
+	u64 old = READ_ONCE(*stack), seen;
+
+	for (;;) {
+		WRITE_ONCE(rsv->next[slot - 1], (u32)old);
+		seen = cmpxchg64(stack, old, ((old >> 32) + 1) << 32 | slot);
+		if (seen == old)
+			break;
+		old = seen;
+	}
+}
+
+/* One slot of a reserve, whole. */
 static notrace bool reserve_take_slot(struct bpf_mem_cache *mc,
 				      struct bpf_mem_reserve *rsv,
 				      struct chain *ch)
 {
-	int full = rsv ? atomic_read(&rsv->full) : 0;
-	void **slot, *first;
-	u32 i;
+	u32 slot = rsv ? slot_pop(rsv, &rsv->full) : 0;
+	void *first;
 
-	for (i = 1; full > 0 && i <= rsv->nr_slots; i++) {
-		slot = &rsv->slots[((u32)full + rsv->nr_slots - i) %
-				   rsv->nr_slots];
-		if (!READ_ONCE(*slot))
-			continue;
-		first = xchg(slot, NULL);
-		if (!first)
-			continue;
-		atomic_dec(&rsv->full);
-		make_chain(first, mc->link_off, ch);
-		atomic_long_sub(ch->nr, &mc->nr_ready);
-		return true;
-	}
-	return false;
+	if (!slot)
+		return false;
+	first = rsv->slots[slot - 1];
+	rsv->slots[slot - 1] = NULL;
+	slot_push(rsv, &rsv->empty, slot);
+	make_chain(first, mc->link_off, ch);
+	atomic_long_sub(ch->nr, &mc->nr_ready);
+	return true;
 }
 
 /*
@@ -445,8 +476,11 @@ static notrace bool reserve_take_slot(struct bpf_mem_cache *mc,
 static notrace bool reserve_take(struct bpf_mem_cache *mc, bool declared,
 				 struct chain *ch)
 {
-	return reserve_take_slot(mc, READ_ONCE(mc->reserve), ch) ||
-	       (declared && reserve_take_slot(mc, mc->declared, ch));
+	if (reserve_take_slot(mc, READ_ONCE(mc->reserve), ch)) {
+		WRITE_ONCE(mc->last_burst, jiffies);
+		return true;
+	}
+	return declared && reserve_take_slot(mc, mc->declared, ch);
 }
 
 static __always_inline void **empty_slot(void **slots, u32 nr)
@@ -461,34 +495,23 @@ static __always_inline void **empty_slot(void **slots, u32 nr)
 
 static __always_inline bool reserve_is_low(struct bpf_mem_reserve *rsv)
 {
-	return rsv && atomic_read(&rsv->full) < (int)rsv->nr_slots;
+	return rsv && (u32)READ_ONCE(rsv->empty);
 }
 
-static __always_inline void **reserve_gap(struct bpf_mem_reserve *rsv)
+/* An empty slot, or 0, to be filled or pushed back */
+static __always_inline u32 reserve_gap(struct bpf_mem_reserve *rsv)
 {
-	u32 i, at;
-
-	if (!reserve_is_low(rsv))
-		return NULL;
-	at = max(atomic_read(&rsv->full), 0);
-	for (i = 0; i < rsv->nr_slots; i++, at++)
-		if (!READ_ONCE(rsv->slots[at % rsv->nr_slots]))
-			return &rsv->slots[at % rsv->nr_slots];
-	return NULL;
+	return rsv ? slot_pop(rsv, &rsv->empty) : 0;
 }
 
-/* Fill a slot with a chain that ends with NULL, unless someone was faster */
-static notrace bool reserve_put(struct bpf_mem_cache *mc,
-				struct bpf_mem_reserve *rsv, void **slot,
+/* Fill a slot with a chain that ends with NULL */
+static notrace void reserve_put(struct bpf_mem_cache *mc,
+				struct bpf_mem_reserve *rsv, u32 slot,
 				struct chain *ch)
 {
-	atomic_inc(&rsv->full);
-	if (cmpxchg(slot, NULL, ch->first)) {
-		atomic_dec(&rsv->full);
-		return false;
-	}
 	atomic_long_add(ch->nr, &mc->nr_ready);
-	return true;
+	rsv->slots[slot - 1] = ch->first;
+	slot_push(rsv, &rsv->full, slot);
 }
 
 /* Then there are no new objects for @mc, from wherever */
@@ -616,8 +639,7 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 	struct bpf_mem_reserve *rsv;
 	bool surplus = false;
 	struct chain ch;
-	void **gap;
-	u32 n;
+	u32 gap, n;
 
 	while (c->cnt) {
 		rsv = declared ? mc->declared : NULL;
@@ -638,7 +660,9 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 		c->head = *link_of(ch.last, c->link_off);
 		WRITE_ONCE(c->cnt, c->cnt - n);
 		*link_of(ch.last, c->link_off) = NULL;
-		if (!gap || !reserve_put(mc, rsv, gap, &ch))
+		if (gap)
+			reserve_put(mc, rsv, gap, &ch);
+		else
 			give_up(mc, &ch);
 	}
 	return surplus;
@@ -745,14 +769,14 @@ static noinline notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
 	struct bpf_mem_cache *mc = c->cache;
 	struct chain ch = { obj, obj, 1 };
 	bool surplus;
-	void **gap;
+	u32 gap;
 
 	if (obj) {
 		gap = reserve_gap(mc->declared);
 		if (gap) {
 			*link_of(obj, c->link_off) = NULL;
-			if (reserve_put(mc, mc->declared, gap, &ch))
-				return;
+			reserve_put(mc, mc->declared, gap, &ch);
+			return;
 		}
 		push_shared(&c->nested, &ch, c->link_off);
 		request_service(c);
@@ -769,7 +793,7 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 {
 	u32 cnt;
 
-	if (quarantined(c->cache)) {
+	if (quarantined(c->cache) && !reserve_is_low(c->cache->declared)) {
 		struct chain ch = { obj, obj, 1 };
 
 		give_up(c->cache, &ch);
@@ -1027,7 +1051,17 @@ static void reuse_held(struct bpf_mem_cache *mc)
 	long keep = atomic_xchg(&mc->used, 0);
 	void *obj, *rest = mc->held_gp;
 	struct chain ch = {};
+	u32 n = 0;
 
+	for (obj = rest; mc->release && obj;
+	     obj = *link_of(obj, mc->link_off)) {
+		mc->release(obj);
+		if (!(++n % DESTROY_BATCH))
+			cond_resched();
+	}
+
+	if (mc->lean)
+		keep = min_t(long, keep, mc->max_cached * num_online_cpus());
 	WRITE_ONCE(mc->held_gp, NULL);
 	keep -= atomic_long_read(&mc->nr_ready);
 	while (rest && keep-- > 0) {
@@ -1086,8 +1120,7 @@ static u32 drain_list(struct bpf_mem_cache *mc, void **list)
 static bool reserve_fill(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
 {
 	unsigned long flags;
-	void **gap;
-	u32 i;
+	u32 gap, i;
 
 	for (i = 0; rsv && i < rsv->nr_slots; i++) {
 		struct chain ch = {};
@@ -1103,12 +1136,12 @@ static bool reserve_fill(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
 		if (ch.nr < rsv->slot_objs)
 			create_chain(mc, rsv->slot_objs - ch.nr, GFP_FILL, &ch);
 		if (ch.nr < rsv->slot_objs) {
+			slot_push(rsv, &rsv->empty, gap);
 			if (ch.nr)
 				stock_put(mc, &ch);
 			return false;
 		}
-		if (!reserve_put(mc, rsv, gap, &ch))
-			stock_put(mc, &ch);
+		reserve_put(mc, rsv, gap, &ch);
 		if (fatal_signal_pending(current))
 			return false;
 		cond_resched();
@@ -1116,16 +1149,29 @@ static bool reserve_fill(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
 	return true;
 }
 
-static struct bpf_mem_reserve *reserve_create(u32 nr_slots, u32 slot_objs,
-					      gfp_t gfp)
+/* What it takes, but for the objects */
+static u64 reserve_bytes(u32 nr_slots)
+{
+	return sizeof(struct bpf_mem_reserve) +
+	       (u64)nr_slots * (sizeof(void *) + sizeof(u32));
+}
+
+static struct bpf_mem_reserve *reserve_create(u32 nr_slots, u32 slot_objs)
 {
 	struct bpf_mem_reserve *rsv;
+	u32 i;
 
-	rsv = kvzalloc(struct_size(rsv, slots, nr_slots), gfp);
+	rsv = bpf_map_area_alloc(reserve_bytes(nr_slots), NUMA_NO_NODE);
 	if (!rsv)
 		return NULL;
 	rsv->nr_slots = nr_slots;
 	rsv->slot_objs = slot_objs;
+	rsv->next = (u32 *)&rsv->slots[nr_slots];
+	for (i = nr_slots; i; i--) {
+		slot_push(rsv, &rsv->empty, i);
+		if (!(i % DESTROY_BATCH))
+			cond_resched();
+	}
 	return rsv;
 }
 
@@ -1133,8 +1179,11 @@ static void reserve_drain(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
 {
 	u32 i;
 
-	for (i = 0; rsv && i < rsv->nr_slots; i++)
+	for (i = 0; rsv && i < rsv->nr_slots; i++) {
 		atomic_long_sub(drain_list(mc, &rsv->slots[i]), &mc->nr_ready);
+		if (!(i % DESTROY_BATCH))
+			cond_resched();
+	}
 }
 
 /* Have the reserve hold @want objects, and drop the old one */
@@ -1145,8 +1194,7 @@ static void reserve_resize(struct bpf_mem_cache *mc, u32 want)
 
 	if (want) {
 		n = clamp_t(u32, want / RESERVE_SLOTS, 1, mc->max_batch);
-		rsv = reserve_create(DIV_ROUND_UP(want, n), n,
-				     GFP_FILL | __GFP_NOWARN);
+		rsv = reserve_create(DIV_ROUND_UP(want, n), n);
 		if (!rsv)
 			return;
 		reserve_fill(mc, rsv);
@@ -1157,13 +1205,14 @@ static void reserve_resize(struct bpf_mem_cache *mc, u32 want)
 	/* those who looked at it had interrupts off */
 	synchronize_rcu();
 	reserve_drain(mc, old);
-	kvfree(old);
+	bpf_map_area_free(old);
 }
 
 /*
  * Keep @n objects for those who cannot make any, each in a slot of its own, so
  * that nobody takes more than it uses. Whatever is freed fills them up again
- * before it goes anywhere else. A few are in between on other CPUs.
+ * before it goes anywhere else. On each CPU an NMI and who it interrupts may be
+ * about to fill a slot, which nobody else can do then.
  */
 static int reserve_declare(struct bpf_mem_cache *mc, u32 n)
 {
@@ -1171,8 +1220,8 @@ static int reserve_declare(struct bpf_mem_cache *mc, u32 n)
 
 	if (n > INT_MAX / 2)
 		return -ENOMEM;
-	n += num_possible_cpus();
-	mc->declared = reserve_create(n, 1, GFP_STATE);
+	n += 2 * num_possible_cpus();
+	mc->declared = reserve_create(n, 1);
 	if (!mc->declared)
 		return -ENOMEM;
 	for_each_possible_cpu(cpu)
@@ -1215,6 +1264,8 @@ static void reserve_learn(struct bpf_mem_cache *mc)
 	u32 has = rsv ? rsv->nr_slots * rsv->slot_objs : 0;
 	u32 want = has;
 
+	if (mc->lean)
+		return;
 	if (missed) {
 		want += missed + burst + POOL_SLOTS + 2 * mc->max_batch;
 		want = round_up(want, RESERVE_SLOTS);
@@ -1345,13 +1396,18 @@ static notrace void service(struct bpf_mem_cpu *c)
 	/* atomic per-CPU allocation has little to give: the worker does it */
 	may_create = !mc->pool->percpu_size && !READ_ONCE(mc->dying);
 
-	missing = refill(c, may_create ? GFP_NOW : 0);
+	/* where a CPU may keep none, those who can make one do */
+	missing = 0;
+	if (!mc->lean || mc->max_cached)
+		missing = refill(c, may_create ? GFP_NOW : 0);
 	if (missing) {
 		WRITE_ONCE(c->starved, (u32)jiffies);
-		atomic_add(missing, &mc->want);
+		if (!mc->lean)
+			atomic_add(missing, &mc->want);
 	}
 	raw_local_irq_save(flags);
 	cpu_enter(c);
+	cpu_drain_nested(c);
 	cpu_give_surplus(c, false);
 	cpu_leave(c);
 	raw_local_irq_restore(flags);
@@ -1361,6 +1417,8 @@ static notrace void service(struct bpf_mem_cpu *c)
 		pool_fill(mc->pool, GFP_NOW);
 	pool_low = empty_slot(mc->pool->slots, mc->pool->nr_slots);
 	gp_start(mc, false);
+	if (mc->lean)	/* who found nothing has got to do without */
+		return;
 	if (!missing && !pool_low && !reserve_is_low(READ_ONCE(mc->reserve)) &&
 	    !reserve_is_low(mc->declared) &&
 	    !READ_ONCE(mc->in_debt) && !atomic_read(&mc->missed))
@@ -1494,8 +1552,9 @@ static void cache_work(struct work_struct *work)
 		return;
 	}
 	settle(mc, GFP_FILL);
-	reserve_learn(mc);
+	/* who was promised some comes before who is going to need some */
 	ok = reserve_fill(mc, mc->declared);
+	reserve_learn(mc);
 	ok &= reserve_fill(mc, mc->reserve);
 	ok &= pool_fill(mc->pool, GFP_FILL);
 	want = min_t(u32, atomic_xchg(&mc->want, 0),
@@ -1581,39 +1640,43 @@ static void pool_drain(struct bpf_mem_pool *pool)
 	uncharge(pool->objcg, (size_t)pool->nr_slots * pool->charge);
 }
 
-static struct bpf_mem_pool *pool_get(u32 size, u32 percpu_size, int numa_node)
+/* @lean: one that has nothing ready, and costs next to nothing */
+static struct bpf_mem_pool *pool_get(u32 size, u32 percpu_size, int numa_node,
+				     bool lean)
 {
+	u32 charge_of_one = object_bytes(size, percpu_size);
 	struct bpf_mem_pool *pool;
-	int i;
+	u32 nr = 0;
 
+	if (!lean && charge_of_one <= POOL_MAX_CHARGE)
+		nr = clamp_t(u32, POOL_BYTES / charge_of_one, POOL_MIN_SLOTS,
+			     POOL_SLOTS);
 	mutex_lock(&slabs_mutex);
 	list_for_each_entry(pool, &pools, list) {
 		if (pool->size == size && pool->percpu_size == percpu_size &&
-		    pool->numa_node == numa_node) {
+		    pool->numa_node == numa_node && pool->nr_slots == nr) {
 			pool->refs++;
 			goto out;
 		}
 	}
-	pool = kzalloc(sizeof(*pool), GFP_KERNEL);
+	pool = kzalloc(struct_size(pool, slots, nr), GFP_KERNEL);
 	if (!pool)
 		goto out;
 	pool->size = size;
 	pool->percpu_size = percpu_size;
 	pool->numa_node = numa_node;
-	pool->charge = object_bytes(size, percpu_size);
+	pool->charge = charge_of_one;
 	pool->refs = 1;
 	if (size <= SLAB_MAX_SIZE) {
 		pool->slab = slab_get(size);
 		if (!pool->slab)
 			goto free_pool;
 	}
-	i = clamp_t(u32, POOL_BYTES / pool->charge, POOL_MIN_SLOTS, POOL_SLOTS);
-	if (pool->charge > POOL_MAX_CHARGE)
-		i = 0;
-	pool->objcg = bpf_mem_get_objcg();
-	if (charge(pool->objcg, (size_t)i * pool->charge, GFP_FILL))
+	if (nr)
+		pool->objcg = bpf_mem_get_objcg();
+	if (charge(pool->objcg, (size_t)nr * pool->charge, GFP_FILL))
 		goto put_objcg;
-	pool->nr_slots = i;
+	pool->nr_slots = nr;
 	if (!pool_fill(pool, GFP_FILL))
 		goto free_slots;
 	list_add(&pool->list, &pools);
@@ -1657,8 +1720,8 @@ static void cache_free(struct bpf_mem_cache *mc)
 	WARN_ON_ONCE(atomic_long_read(&mc->nr_objs));
 	if (mc->objcg)
 		obj_cgroup_put(mc->objcg);
-	kvfree(mc->reserve);
-	kvfree(mc->declared);
+	bpf_map_area_free(mc->reserve);
+	bpf_map_area_free(mc->declared);
 	pool_put(mc->pool);
 	free_percpu(mc->pcpu);
 	kmem_cache_free(cache_cache, mc);
@@ -1679,12 +1742,13 @@ static void cache_destroy(struct bpf_mem_cpu __percpu *pcpu)
 static struct bpf_mem_cpu __percpu *
 cache_create(const struct bpf_mem_alloc_opts *opts)
 {
+	gfp_t gfp = opts->uncharged ? GFP_STATE & ~__GFP_ACCOUNT : GFP_STATE;
 	struct bpf_mem_cpu __percpu *pcpu;
 	struct bpf_mem_cache *mc;
-	u32 cached;
+	u32 cached = CACHED_BYTES;
 	int cpu, err;
 
-	mc = kmem_cache_zalloc(cache_cache, GFP_STATE);
+	mc = kmem_cache_zalloc(cache_cache, gfp);
 	if (!mc)
 		return ERR_PTR(-ENOMEM);
 	mc->link_off = opts->link_off;
@@ -1694,17 +1758,22 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	}
 	mc->percpu_off = opts->percpu_off;
 	mc->max_waiting = opts->max_waiting;
+	mc->release = opts->release;
 	mc->pool = pool_get(opts->size + mc->head_room, opts->percpu_size,
-			    opts->numa_node);
+			    opts->numa_node, opts->cache_bytes);
 	if (!mc->pool)
 		goto free_mc;
 	mc->charge = mc->pool->charge;
-	cached = min_t(u32, CACHED_BYTES / mc->charge, CACHED_OBJS);
+	if (opts->cache_bytes) {
+		mc->lean = true;
+		cached = opts->cache_bytes;
+	}
+	cached = min_t(u32, cached / mc->charge, CACHED_OBJS);
 	mc->max_cached = cached;
 	mc->max_batch = max_t(u32, cached / 2, 1);
 	INIT_DELAYED_WORK(&mc->work, cache_work);
 
-	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, GFP_STATE);
+	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, gfp);
 	if (!pcpu)
 		goto put_pool;
 	mc->pcpu = pcpu;
@@ -1717,7 +1786,8 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		set_batch(c, FIRST_BATCH);
 		c->starved = (u32)jiffies - 1;
 	}
-	mc->objcg = bpf_mem_get_objcg();
+	if (!opts->uncharged)
+		mc->objcg = bpf_mem_get_objcg();
 	mutex_lock(&caches_mutex);
 	list_add(&mc->list, &caches);
 	mutex_unlock(&caches_mutex);
@@ -1764,14 +1834,20 @@ static __always_inline u32 size_class(size_t size)
  * Objects are zero when they come from slab, as is their per-CPU area; when
  * they are handed out again they are as they were freed, but for the link.
  * All memory, that of cached objects included, is charged to the memory
- * cgroup of the caller.
+ * cgroup of the caller, unless bpf_mem_alloc_opts::uncharged is set. Who then
+ * charges others for single objects uncharges those in @release, and those that
+ * were freed otherwise at once.
  *
- * With bpf_mem_alloc_opts::reserve that many objects, and one more for each
- * possible CPU, are made here, and cost a pointer each besides. Only those get
- * them who cannot make objects: on PREEMPT_RT all but who may sleep. What is
- * freed, wherever that is, fills the reserve up before others get it, so as
- * many as that can be taken, freed and taken again however little memory there
- * is. Otherwise the worker fills it up.
+ * With bpf_mem_alloc_opts::reserve that many objects, and two more for each
+ * possible CPU, are made here, and cost 12 bytes each besides. Those who cannot
+ * make objects share them, the others do not get them; on PREEMPT_RT all do, as
+ * no program can. What is freed, wherever that is, fills the reserve up before
+ * others get it, so as many as that can be taken, freed and taken again however
+ * little memory there is. Otherwise the worker fills it up.
+ *
+ * With bpf_mem_alloc_opts::cache_bytes the allocator is for those who can make
+ * objects, or can do without: others get what the CPU has, if that, and do not
+ * find more the next time.
  *
  * Context: process, may sleep.
  * Return: 0, -EINVAL for sizes or offsets out of range, -ENOMEM, or -EINTR when
@@ -1803,6 +1879,119 @@ int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
 	return 0;
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc_init_opts);
+
+/*
+ * How the classes of an any-size allocator are made, and how many want each of
+ * them. Only where they are made one by one.
+ */
+struct bpf_mem_classes {
+	struct bpf_mem_alloc_opts opts;
+	struct mutex mutex;	/* of @refs, and of the classes */
+	u32 refs[ARRAY_SIZE(class_sizes)];
+};
+
+/**
+ * bpf_mem_alloc_init_lazy - make an any-size allocator without size classes
+ * @ma: the allocator
+ * @opts: how the objects look. Size, reserve and per-CPU area must be 0, and
+ *	the link lies in front of the object (bpf_mem_alloc_opts::link_off < 0).
+ *
+ * For allocators that many share, but do not need in all sizes: who is going to
+ * allocate says so by bpf_mem_class_get().
+ *
+ * Context: process, may sleep.
+ * Return: 0, -EINVAL, -ENOMEM.
+ */
+int bpf_mem_alloc_init_lazy(struct bpf_mem_alloc *ma,
+			    const struct bpf_mem_alloc_opts *opts)
+{
+	memset(ma, 0, sizeof(*ma));
+	if (opts->size || opts->percpu_size || opts->link_off >= 0 ||
+	    opts->reserve)
+		return -EINVAL;
+	ma->classes = kcalloc(ARRAY_SIZE(class_sizes), sizeof(*ma->classes),
+			      GFP_KERNEL);
+	ma->lazy = kzalloc(sizeof(*ma->lazy), GFP_KERNEL);
+	if (!ma->classes || !ma->lazy) {
+		bpf_mem_alloc_destroy(ma);
+		return -ENOMEM;
+	}
+	mutex_init(&ma->lazy->mutex);
+	ma->lazy->opts = *opts;
+	return 0;
+}
+EXPORT_SYMBOL_GPL(bpf_mem_alloc_init_lazy);
+
+/**
+ * bpf_mem_class_get - have a size class
+ * @ma: of bpf_mem_alloc_init_lazy()
+ * @size: of objects that are going to be allocated, 1 to 4096
+ *
+ * Context: process, may sleep.
+ * Return: 0, -EINVAL, -ENOMEM. After 0, bpf_mem_class_put() is due.
+ */
+int bpf_mem_class_get(struct bpf_mem_alloc *ma, size_t size)
+{
+	struct bpf_mem_cpu __percpu *pcpu;
+	struct bpf_mem_alloc_opts opts;
+	int err = 0;
+	u32 class;
+
+	if (!ma->lazy || !size || size > MAX_SIZE)
+		return -EINVAL;
+	class = size_class(size);
+	mutex_lock(&ma->lazy->mutex);
+	if (!ma->classes[class]) {
+		opts = ma->lazy->opts;
+		opts.size = class_sizes[class];
+		pcpu = cache_create(&opts);
+		if (IS_ERR(pcpu))
+			err = PTR_ERR(pcpu);
+		else
+			ma->classes[class] = pcpu;
+	}
+	if (!err)
+		ma->lazy->refs[class]++;
+	mutex_unlock(&ma->lazy->mutex);
+	return err;
+}
+EXPORT_SYMBOL_GPL(bpf_mem_class_get);
+
+/**
+ * bpf_mem_class_put - want a size class no more
+ * @ma: of bpf_mem_alloc_init_lazy()
+ * @size: as for bpf_mem_class_get()
+ *
+ * The last one gives back all memory of the class, as bpf_mem_alloc_destroy()
+ * does, and under the same conditions.
+ *
+ * Context: process, may sleep.
+ */
+void bpf_mem_class_put(struct bpf_mem_alloc *ma, size_t size)
+{
+	u32 class = size_class(size);
+
+	mutex_lock(&ma->lazy->mutex);
+	if (!--ma->lazy->refs[class]) {
+		cache_destroy(ma->classes[class]);
+		ma->classes[class] = NULL;
+	}
+	mutex_unlock(&ma->lazy->mutex);
+}
+EXPORT_SYMBOL_GPL(bpf_mem_class_put);
+
+/**
+ * bpf_mem_class_size - what an object of an any-size allocator takes
+ * @size: as for bpf_mem_alloc(), 1 to 4096
+ *
+ * Context: any.
+ * Return: bytes of slab, as bpf_mem_alloc_stats::bytes counts them.
+ */
+size_t bpf_mem_class_size(size_t size)
+{
+	return class_sizes[size_class(size)] + HEAD_ROOM;
+}
+EXPORT_SYMBOL_GPL(bpf_mem_class_size);
 
 /**
  * bpf_mem_alloc_init - make an allocator
@@ -1877,6 +2066,7 @@ void bpf_mem_alloc_destroy(struct bpf_mem_alloc *ma)
 		if (ma->classes[i])
 			cache_destroy(ma->classes[i]);
 	kfree(ma->classes);
+	kfree(ma->lazy);
 	memset(ma, 0, sizeof(*ma));
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc_destroy);
@@ -1903,6 +2093,25 @@ void bpf_mem_alloc_set_sleepable(struct bpf_mem_alloc *ma)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc_set_sleepable);
 
+/**
+ * bpf_mem_class_set_sleepable - sleepable programs may hold objects of a class
+ * @ma: of bpf_mem_alloc_init_lazy()
+ * @size: as for bpf_mem_class_get(), which the caller has called
+ *
+ * As bpf_mem_alloc_set_sleepable(), which is not for such an allocator.
+ *
+ * Context: any.
+ */
+void bpf_mem_class_set_sleepable(struct bpf_mem_alloc *ma, size_t size)
+{
+	struct bpf_mem_cpu __percpu *pcpu = ma->classes[size_class(size)];
+
+	WRITE_ONCE(raw_cpu_ptr(pcpu)->cache->sleepable, true);
+	/* pairs with xchg() in gp_start() */
+	smp_mb();
+}
+EXPORT_SYMBOL_GPL(bpf_mem_class_set_sleepable);
+
 static void add_stats(struct bpf_mem_cpu __percpu *pcpu,
 		      struct bpf_mem_alloc_stats *stats)
 {
@@ -1921,8 +2130,7 @@ static void add_stats(struct bpf_mem_cpu __percpu *pcpu,
 	stats->bytes += sizeof(*mc) + num_possible_cpus() *
 			sizeof(struct bpf_mem_cpu);
 	if (mc->declared)
-		stats->bytes += struct_size(mc->declared, slots,
-					    mc->declared->nr_slots);
+		stats->bytes += reserve_bytes(mc->declared->nr_slots);
 }
 
 /**
@@ -1930,7 +2138,7 @@ static void add_stats(struct bpf_mem_cpu __percpu *pcpu,
  * @ma: the allocator
  * @stats: filled in; exact when nobody uses the allocator at that time
  *
- * Context: any.
+ * Context: any; of bpf_mem_alloc_init_lazy(): process, may sleep.
  */
 void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
 			     struct bpf_mem_alloc_stats *stats)
@@ -1940,8 +2148,13 @@ void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
 	memset(stats, 0, sizeof(*stats));
 	if (ma->pcpu)
 		add_stats(ma->pcpu, stats);
+	if (ma->lazy)
+		mutex_lock(&ma->lazy->mutex);
 	for (i = 0; ma->classes && i < ARRAY_SIZE(class_sizes); i++)
-		add_stats(ma->classes[i], stats);
+		if (ma->classes[i])
+			add_stats(ma->classes[i], stats);
+	if (ma->lazy)
+		mutex_unlock(&ma->lazy->mutex);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc_get_stats);
 
@@ -2121,6 +2334,11 @@ notrace void bpf_mem_cache_free_rcu(struct bpf_mem_alloc *ma, void *ptr)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_free_rcu);
 
+static __always_inline bool cache_refill(struct bpf_mem_cpu __percpu *pcpu)
+{
+	return likely(!cpu_is_low(pcpu)) || refill_direct(pcpu);
+}
+
 /**
  * bpf_mem_cache_refill - see that this CPU has objects
  * @ma: a fixed-size allocator
@@ -2134,7 +2352,7 @@ EXPORT_SYMBOL_GPL(bpf_mem_cache_free_rcu);
  */
 notrace bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma)
 {
-	return likely(!cpu_is_low(ma->pcpu)) || refill_direct(ma->pcpu);
+	return cache_refill(ma->pcpu);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_refill);
 
@@ -2160,24 +2378,8 @@ static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
 	return false;
 }
 
-/**
- * bpf_mem_cache_fill - see that this CPU has objects, waiting for memory
- * @ma: a fixed-size allocator
- *
- * For system calls, before they allocate with preemption or interrupts off.
- * Memory is reclaimed if need be, but nobody is killed for it. Where
- * bpf_mem_alloc_opts::max_waiting is reached, or there is no memory but in what
- * bpf_mem_cache_free_rcu() has freed, the caller waits for a grace period. An
- * interrupt or migration can take the objects away, so who then
- * finds none tries again.
- *
- * Context: process, may sleep; not within what a grace period waits for.
- * Return: 0, -ENOMEM when machine or memory cgroup have none left, or -EINTR
- * when killed while it waited.
- */
-int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
+static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 {
-	struct bpf_mem_cpu __percpu *pcpu = ma->pcpu;
 	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
 	struct bpf_mem_cache *mc = c->cache;
 	struct chain ch = {};
@@ -2187,7 +2389,7 @@ int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
 
 	might_sleep();
 	for (;;) {
-		if (bpf_mem_cache_refill(ma))
+		if (cache_refill(pcpu))
 			return 0;
 		if (wait_var_event_killable(&mc->nr_waiting, may_fill(mc)))
 			return -EINTR;
@@ -2213,12 +2415,33 @@ int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
 	raw_local_irq_restore(flags);
 	return 0;
 }
+
+/**
+ * bpf_mem_cache_fill - see that this CPU has objects, waiting for memory
+ * @ma: a fixed-size allocator
+ *
+ * For system calls, before they allocate with preemption or interrupts off.
+ * Memory is reclaimed if need be, but nobody is killed for it. Where
+ * bpf_mem_alloc_opts::max_waiting is reached, or there is no memory but in what
+ * bpf_mem_cache_free_rcu() has freed, the caller waits for a grace period. An
+ * interrupt or migration can take the objects away, so who then
+ * finds none tries again.
+ *
+ * Context: process, may sleep; not within what a grace period waits for.
+ * Return: 0, -ENOMEM when machine or memory cgroup have none left, or -EINTR
+ * when killed while it waited.
+ */
+int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
+{
+	return cache_fill(ma->pcpu);
+}
 EXPORT_SYMBOL_GPL(bpf_mem_cache_fill);
 
 /**
  * bpf_mem_alloc - allocate from an any-size allocator
  * @ma: the allocator
- * @size: in bytes, at most 4096
+ * @size: in bytes, at most 4096. Of bpf_mem_alloc_init_lazy(): in a class that
+ *	somebody wants.
  *
  * Context: any, NMI included.
  * Return: as bpf_mem_cache_alloc(); ZERO_SIZE_PTR for a @size of 0, NULL for
@@ -2240,6 +2463,26 @@ notrace void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size)
 	return obj;
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc);
+
+/**
+ * bpf_mem_fill - see that this CPU has an object of a size, waiting for memory
+ * @ma: an any-size allocator
+ * @size: as for bpf_mem_alloc()
+ *
+ * As bpf_mem_cache_fill().
+ *
+ * Context: process, may sleep; not within what a grace period waits for.
+ * Return: as bpf_mem_cache_fill(); -ENOMEM also for a @size that is too large.
+ */
+int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size)
+{
+	if (unlikely(!size))
+		return 0;
+	if (unlikely(size > MAX_SIZE))
+		return -ENOMEM;
+	return cache_fill(ma->classes[size_class(size)]);
+}
+EXPORT_SYMBOL_GPL(bpf_mem_fill);
 
 /**
  * bpf_mem_free - give an object back to its any-size allocator

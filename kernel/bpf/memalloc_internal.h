@@ -8,6 +8,7 @@
 #define __BPF_MEMALLOC_INTERNAL_H
 
 #include <linux/atomic.h>
+#include <linux/bpf.h>
 #include <linux/cpu.h>
 #include <linux/err.h>
 #include <linux/export.h>
@@ -20,7 +21,6 @@
 #include <linux/list.h>
 #include <linux/log2.h>
 #include <linux/memcontrol.h>
-#include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/overflow.h>
 #include <linux/percpu.h>

@@ -209,6 +209,38 @@ void __percpu *bpf_map_alloc_percpu(const struct bpf_map *map, size_t size,
 }
 
 /**
+ * bpf_map_charge() - charge the creator of a map
+ * @map: the map
+ * @size: bytes
+ * @gfp: may the charge reclaim, or wait
+ *
+ * For memory from an allocator that charges nobody. The limit of the cgroup
+ * holds also for tasks that reclaim, whom a program may happen to interrupt.
+ *
+ * Context: Any but NMI, as @gfp allows.
+ * Return: what bpf_memcg_uncharge() wants with the same @size; NULL if nobody
+ * is charged; ERR_PTR(-ENOMEM) at the cgroup's limit.
+ */
+struct obj_cgroup *bpf_map_charge(const struct bpf_map *map, u32 size,
+				  gfp_t gfp)
+{
+	struct obj_cgroup *objcg = map->objcg;
+	unsigned int pflags = current->flags;
+	int err;
+
+	if (!objcg)
+		return NULL;
+	if (!gfpflags_allow_blocking(gfp))
+		current->flags &= ~PF_MEMALLOC;
+	err = obj_cgroup_charge(objcg, gfp, size);
+	current_restore_flags(pflags, PF_MEMALLOC);
+	if (err)
+		return ERR_PTR(-ENOMEM);
+	obj_cgroup_get(objcg);
+	return objcg;
+}
+
+/**
  * bpf_map_make_room() - reclaim memory in the cgroup of a map's creator
  * @map: a map whose update found no memory
  *

@@ -114,6 +114,7 @@ static inline int get_order(unsigned long size)
 #else
 #define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
 #endif
+#define cmpxchg64 cmpxchg
 
 typedef struct { int counter; } atomic_t;
 typedef struct { long counter; } atomic_long_t;
@@ -251,9 +252,9 @@ void kfree(const void *obj);
 #define kmalloc(size, gfp)	   kmalloc_node(size, gfp, NUMA_NO_NODE)
 #define kzalloc(size, gfp)	   kmalloc(size, (gfp) | __GFP_ZERO)
 #define kcalloc(n, size, gfp)	   kzalloc((size_t)(n) * (size), gfp)
-#define kvzalloc(size, gfp)	   kzalloc(size, gfp)
-#define kvfree(obj)		   kfree(obj)
 #define struct_size(p, array, n)   (sizeof(*(p)) + sizeof(*(p)->array) * (n))
+#define bpf_map_area_alloc(size, node) kmalloc_node(size, GFP_KERNEL | __GFP_ZERO, node)
+#define bpf_map_area_free(obj)	   kfree(obj)
 
 /* Memory cgroup */
 struct obj_cgroup;
@@ -352,6 +353,7 @@ struct mutex {
 
 #define DEFINE_MUTEX(name) \
 	struct mutex name = { PTHREAD_MUTEX_INITIALIZER }
+#define mutex_init(m)		pthread_mutex_init(&(m)->lock, NULL)
 #define mutex_lock(m)		pthread_mutex_lock(&(m)->lock)
 #define mutex_unlock(m)		pthread_mutex_unlock(&(m)->lock)
 

@@ -47,16 +47,21 @@ INSPECT static void expect(const char *what, long is, long should)
 
 INSPECT static long count_reserve(struct bpf_mem_reserve *rsv, int link_off)
 {
-	long all = 0, full = 0, n;
+	long all = 0, full = 0, empty = 0, n;
 	u32 i;
 
 	for (i = 0; rsv && i < rsv->nr_slots; i++) {
 		n = count_list(rsv->slots[i], link_off);
 		full += n != 0;
+		empty += n == 0;
 		all += n;
 	}
-	if (rsv)
-		expect("full slots", rsv->full.counter, full);
+	for (i = rsv ? rsv->full : 0; i; i = rsv->next[i - 1], full--)
+		expect("empty slots among the full", !rsv->slots[i - 1], 0);
+	expect("full slots elsewhere", full, 0);
+	for (i = rsv ? rsv->empty : 0; i; i = rsv->next[i - 1], empty--)
+		expect("full slots among the empty", !!rsv->slots[i - 1], 0);
+	expect("empty slots elsewhere", empty, 0);
 	return all;
 }
 
@@ -120,7 +125,9 @@ INSPECT void inspect(struct bpf_mem_alloc *ma, long live, struct inspect *in)
 	if (ma->pcpu)
 		out += inspect_cache(per_cpu_ptr(ma->pcpu, 0)->cache, in);
 	for (i = 0; ma->classes && i < ARRAY_SIZE(class_sizes); i++)
-		out += inspect_cache(per_cpu_ptr(ma->classes[i], 0)->cache, in);
+		if (ma->classes[i])
+			out += inspect_cache(per_cpu_ptr(ma->classes[i], 0)->cache,
+					     in);
 	expect("objects in use", out, live);
 	for_each_possible_cpu(cpu) {
 		struct bpf_mem_service *svc = per_cpu_ptr(&bpf_mem_service, cpu);

@@ -6,8 +6,10 @@
  *   -DDEPOT    CPUs push to the waiting list (push_shared()) and take from it
  *              and from in_gp (depot_take_list()), while the worker starts and
  *              ends grace periods (gp_change())
- *   -DRESERVE  a slot, emptied and filled by CPUs (reserve_take_slot(),
- *              reserve_put(), also pool_take(), pool_fill())
+ *   -DRESERVE  a slot, emptied and filled by CPUs (pool_take(), pool_fill())
+ *   -DSTACK    the stacks of full and of empty slots, and CPUs that move some from
+ *              one to the other (reserve_take_slot(), reserve_gap(),
+ *              reserve_put())
  *   -DCPU      one CPU's list: a task, an NMI above it, and one above that
  *              (alloc_irqoff(), free_irqoff(), alloc_nested(), free_slow())
  *   -DGP       who asks for a grace period: CPUs that free (hold(), give_up()),
@@ -29,7 +31,7 @@
  *   A4  at the end of a grace period nobody has what goes to slab
  *       gp_change(), depot_take(): both hold depot_lock
  *   A5  at the end every object is in one list, or with one owner, once
- *   A6  a slot gives its objects to one context: reserve_take_slot(): xchg()
+ *   A6  a slot gives its objects to one context: pool_take(): xchg()
  *   A7  only one context at a time changes a CPU's list
  *       alloc_irqoff(), free_irqoff(): busy, cpu_enter()
  *   A8  what is held gets a whole grace period
@@ -38,12 +40,11 @@
  *       hold(): push, then gp; gp_finish(): smp_mb(), then held
  *   A10 who waits for a grace period is woken
  *       may_fill(): gp_start(); gp_finish(): smp_mb() before wake_up_var()
- *   A11 the count of full slots is never too small, nor wrong at the end
- *       reserve_put(): full, then cmpxchg(); reserve_take_slot(): xchg(), then full
+ *   A11 a slot is in one stack, or with one context: slot_pop(): the count
  *
  * With one of these the model is wrong in one place, and an assertion must
  * fail: -DNO_RELEASE, -DNO_LOCK, -DNO_GP_LOCK (DEPOT), -DNO_RELEASE,
- * -DNO_XCHG, -DNO_CMPXCHG, -DNO_COUNT (RESERVE), -DNO_BUSY, -DNO_NESTED_XCHG (CPU),
+ * -DNO_XCHG, -DNO_CMPXCHG (RESERVE), -DNO_COUNT (STACK), -DNO_BUSY, -DNO_NESTED_XCHG (CPU),
  * -DNO_HELD_GP, -DNO_HELD, -DNO_ORDER, -DNO_MB, -DNO_START (GP).
  */
 
@@ -53,7 +54,7 @@
 #define LISTED	0
 #define SLAB	14
 
-#ifndef GP
+#if !defined(GP) && !defined(STACK)
 byte link[NOBJ + 1] = UNSET;
 byte owner[NOBJ + 1] = LISTED;
 #endif
@@ -232,7 +233,6 @@ init {
 #define NPROC	3
 
 byte slot;
-byte count;
 
 /* Takes what there is, two objects in a row, and puts its own if it can */
 proctype cpu(byte me; byte o)
@@ -250,9 +250,6 @@ proctype cpu(byte me; byte o)
 			owner[o] = LISTED;
 			owner[o + 1] = LISTED;
 			atomic { bo = o; bv = o + 1 };
-#ifndef NO_COUNT
-			count++;
-#endif
 #ifdef NO_CMPXCHG
 			ok = slot == NIL;
 			if
@@ -274,24 +271,8 @@ proctype cpu(byte me; byte o)
 				:: ok -> o = NIL
 				:: else -> owner[o] = me; owner[o + 1] = me
 				fi
-			};
-#ifdef NO_COUNT
-			count++;
-#endif
-			if
-			:: !ok -> count--
-			:: else
-			fi
+			}
 		:: else ->
-			atomic {
-				if
-				:: count == 0 ->
-					assert(slot == NIL);	/* A11 */
-					round++;
-					goto next
-				:: else
-				fi
-			};
 #ifdef NO_XCHG
 			first = slot;
 			slot = NIL;
@@ -300,7 +281,6 @@ proctype cpu(byte me; byte o)
 #endif
 			if
 			:: first != NIL ->
-				count--;
 				OWN(first, me);			/* A6 */
 				second = link[first];
 				assert(second != UNSET);	/* A2 */
@@ -312,8 +292,7 @@ proctype cpu(byte me; byte o)
 			:: else
 			fi
 		fi;
-		round++;
-next:		skip
+		round++
 	od;
 	done++
 }
@@ -331,7 +310,6 @@ init {
 		run cpu(3, NIL)
 	};
 	done == NPROC;
-	assert(count == (slot != NIL));				/* A11 */
 	/* A5 */
 	if
 	:: slot != NIL -> n = slot; OWN(n, SLAB); n = link[n]; OWN(n, SLAB)
@@ -344,6 +322,121 @@ init {
 	od
 }
 #endif /* RESERVE */
+
+#ifdef STACK
+
+#define NPROC	3
+#define NSLOT	3
+#define FULL	0
+#define EMPTY	1
+
+byte next[NSLOT + 1];
+byte head[2];
+byte count[2];
+bool taken[NSLOT + 1];
+
+#ifdef NO_COUNT
+#define SAME(s)	(head[s] == old)
+#else
+#define SAME(s)	(head[s] == old && count[s] == old_count)
+#endif
+
+#define LOOK(s)	atomic { old = head[s]; old_count = count[s] }
+
+inline slot_pop(s)
+{
+	slot = NIL;
+	LOOK(s);
+	do
+	:: old == NIL -> break
+	:: else ->
+		behind = next[old];
+		atomic {
+			if
+			:: SAME(s) ->
+				head[s] = behind;
+				count[s]++;
+				slot = old;
+				assert(!taken[slot]);		/* A11 */
+				taken[slot] = true;
+				break
+			:: else -> old = head[s]; old_count = count[s]
+			fi
+		}
+	od
+}
+
+inline slot_push(s)
+{
+	LOOK(s);
+	do
+	::	next[slot] = old;
+		atomic {
+			if
+			:: SAME(s) ->
+				taken[slot] = false;
+				head[s] = slot;
+				count[s]++;
+				break
+			:: else -> old = head[s]; old_count = count[s]
+			fi
+		}
+	od
+}
+
+/* Empties a slot, or fills one */
+proctype cpu()
+{
+	byte slot, old, old_count, behind, round;
+
+	do
+	:: round == 2 -> break
+	:: else ->
+		if
+		::	slot_pop(FULL);
+			if
+			:: slot != NIL -> slot_push(EMPTY)
+			:: else
+			fi
+		::	slot_pop(EMPTY);
+			if
+			:: slot != NIL -> slot_push(FULL)
+			:: else
+			fi
+		fi;
+		round++
+	od;
+	done++
+}
+
+init {
+	byte i, n;
+
+	atomic {
+		head[FULL] = 1;
+		next[1] = 2;
+		head[EMPTY] = 3;
+		run cpu();
+		run cpu();
+		run cpu()
+	};
+	done == NPROC;
+	/* A11: each is in one of them */
+	atomic {
+		i = head[FULL];
+		do
+		:: i == NIL -> break
+		:: else -> assert(!taken[i]); taken[i] = true; n++; i = next[i]
+		od;
+		i = head[EMPTY];
+		do
+		:: i == NIL -> break
+		:: else -> assert(!taken[i]); taken[i] = true; n++; i = next[i]
+		od;
+		assert(n == NSLOT)
+	}
+}
+#endif /* STACK */
 
 #ifdef CPU
 

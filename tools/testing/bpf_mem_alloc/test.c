@@ -239,6 +239,118 @@ static void classes(void **state)
 	bpf_mem_alloc_destroy(&ma);
 }
 
+static const struct bpf_mem_alloc_opts lazy_opts = {
+	.link_off = -1,
+	.numa_node = NUMA_NO_NODE,
+};
+
+static void lazy_bad_args(void **state)
+{
+	static const struct bpf_mem_alloc_opts bad[] = {
+		{ .link_off = 0 },
+		{ .link_off = -1, .size = 64 },
+		{ .link_off = -1, .percpu_size = 8 },
+		{ .link_off = -1, .reserve = 1 },
+	};
+	struct bpf_mem_alloc ma;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &bad[i]), -EINVAL);
+		assert_null(ma.classes);
+		bpf_mem_alloc_destroy(&ma);
+	}
+	/* where all classes are there none is made */
+	assert_int_equal(bpf_mem_alloc_init(&ma, 0, false), 0);
+	assert_int_equal(bpf_mem_class_get(&ma, 64), -EINVAL);
+	bpf_mem_alloc_destroy(&ma);
+	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &lazy_opts), 0);
+	assert_int_equal(bpf_mem_class_get(&ma, 0), -EINVAL);
+	assert_int_equal(bpf_mem_class_get(&ma, 4097), -EINVAL);
+	for (i = 1; i <= 2; i++) {
+		emul.calls = 0;
+		emul.fail_at = i;
+		assert_int_equal(bpf_mem_class_get(&ma, 64), -ENOMEM);
+		emul.fail_at = 0;
+	}
+	inspect(&ma, 0, NULL);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+/* A class is there while somebody wants it, and costs nothing before */
+static void lazy_classes(void **state)
+{
+	struct bpf_mem_alloc_stats stats;
+	struct bpf_mem_alloc ma;
+	long objects;
+	void *p;
+
+	assert_int_equal(bpf_mem_class_size(1), 16 + EMUL_HEAD_ROOM);
+	assert_int_equal(bpf_mem_class_size(129), 192 + EMUL_HEAD_ROOM);
+	assert_int_equal(bpf_mem_class_size(4096), 4096 + EMUL_HEAD_ROOM);
+
+	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &lazy_opts), 0);
+	assert_int_equal(emul.caches, 0);
+	objects = emul.objects;
+	bpf_mem_alloc_get_stats(&ma, &stats);
+	assert_int_equal(stats.bytes, 0);
+
+	assert_int_equal(bpf_mem_class_get(&ma, 130), 0);
+	assert_int_equal(bpf_mem_class_get(&ma, 192), 0);
+	assert_int_equal(bpf_mem_class_get(&ma, 4096), 0);
+	assert_int_equal(emul.caches, 2);
+	p = bpf_mem_alloc(&ma, 160);
+	assert_int_equal(emul_obj_of(p)->size, 192 + EMUL_HEAD_ROOM);
+	inspect(&ma, 1, NULL);
+	bpf_mem_alloc_get_stats(&ma, &stats);
+	assert_true(stats.bytes >= 192 + EMUL_HEAD_ROOM);
+	bpf_mem_class_put(&ma, 4096);
+	bpf_mem_class_put(&ma, 130);
+	emul_settle();
+	assert_int_equal(emul.caches, 1);
+	bpf_mem_free_rcu(&ma, p);
+	bpf_mem_class_put(&ma, 192);
+	/* the same again, while what was before is on its way */
+	assert_int_equal(bpf_mem_class_get(&ma, 150), 0);
+	p = bpf_mem_alloc(&ma, 150);
+	assert_non_null(p);
+	emul_settle();
+	inspect(&ma, 1, NULL);
+	bpf_mem_free(&ma, p);
+	bpf_mem_class_put(&ma, 150);
+	emul_settle();
+	assert_int_equal(emul.caches, 0);
+	assert_int_equal(emul.objects, objects);
+	bpf_mem_alloc_get_stats(&ma, &stats);
+	assert_int_equal(stats.bytes, 0);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+/* Only what is of the class waits for sleepable programs */
+static void lazy_sleepable(void **state)
+{
+	struct bpf_mem_alloc ma;
+	void *p, *q;
+
+	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &lazy_opts), 0);
+	assert_int_equal(bpf_mem_class_get(&ma, 64), 0);
+	assert_int_equal(bpf_mem_class_get(&ma, 512), 0);
+	bpf_mem_class_set_sleepable(&ma, 512);
+	p = bpf_mem_alloc(&ma, 64);
+	bpf_mem_free_rcu(&ma, p);
+	emul_irq_work_run();
+	assert_int_equal(emul_gp_pending(EMUL_RCU), 1);
+	assert_int_equal(emul_gp_pending(EMUL_TRACE), 0);
+	q = bpf_mem_alloc(&ma, 500);
+	bpf_mem_free_rcu(&ma, q);
+	emul_irq_work_run();
+	assert_int_equal(emul_gp_pending(EMUL_TRACE), 1);
+	emul_settle();
+	bpf_mem_class_put(&ma, 64);
+	bpf_mem_class_put(&ma, 512);
+	bpf_mem_alloc_destroy(&ma);
+}
+
 static void free_null(void **state)
 {
 	struct user u;
@@ -434,6 +546,13 @@ static void no_memory(void **state)
 	destroy(&u);
 }
 
+static int fill_any(struct user *u)
+{
+	if (u->kind == ANY)
+		return bpf_mem_fill(&u->ma, u->size);
+	return bpf_mem_cache_fill(&u->ma);
+}
+
 /* A machine full of page cache: only who may sleep gets memory */
 static void fill_reclaims(void **state)
 {
@@ -441,14 +560,12 @@ static void fill_reclaims(void **state)
 	u32 i, n, k;
 
 	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
-		if (kinds[k] == ANY)
-			continue;
 		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
 		emul.no_nowait = true;
 		emul.irq_work_manual = true;
 		n = 1024;
 		for (i = 0; i < n; i++) {
-			assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+			assert_int_equal(fill_any(&u), 0);
 			assert_int_equal(user_alloc_many_irqoff(&u, ptrs + i, 1), 1);
 		}
 		emul.no_nowait = false;
@@ -458,6 +575,24 @@ static void fill_reclaims(void **state)
 		destroy(&u);
 		emul_settle();
 	}
+}
+
+static void fill_bad_sizes(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, ANY, 64), 0);
+	assert_int_equal(bpf_mem_fill(&u.ma, 0), 0);
+	assert_int_equal(bpf_mem_fill(&u.ma, 4097), -ENOMEM);
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+	n = user_alloc_many(&u, ptrs, MANY);
+	assert_true(n < MANY);
+	assert_int_equal(bpf_mem_fill(&u.ma, 64), -ENOMEM);
+	emul.fail_at = 0;
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
 }
 
 /* A cgroup at its limit whose page cache can be reclaimed */
@@ -932,6 +1067,62 @@ static void held_is_reused(void **state)
 		destroy(&u);
 		emul_settle();
 	}
+}
+
+static u32 released;
+
+static void count_release(void *obj)
+{
+	/* no reader has it, and nobody has got it again */
+	assert_int_equal(emul_gp_pending(EMUL_RCU), 0);
+	assert_int_equal(*(u64 *)obj, 0x1234);
+	*(u64 *)obj = 0;
+	released++;
+}
+
+/* Each object is released once, be it used again, freed, or left at the end */
+static void held_is_released(void **state)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 64,
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+		.cache_bytes = 512,
+		.uncharged = true,
+		.release = count_release,
+	};
+	struct bpf_mem_alloc ma;
+	u32 i, freed = 0;
+
+	released = 0;
+	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	assert_int_equal(memcg.usage, 0);
+	for (i = 0; i < 2000; i++) {
+		ptrs[0] = bpf_mem_cache_alloc(&ma);
+		assert_non_null(ptrs[0]);
+		assert_int_equal(*(u64 *)ptrs[0], 0);
+		if (i % 3) {
+			*(u64 *)ptrs[0] = 0x1234;
+			bpf_mem_cache_free_rcu(&ma, ptrs[0]);
+			freed++;
+		} else {
+			bpf_mem_cache_free(&ma, ptrs[0]);
+		}
+		assert_true(released <= freed);
+		if (i % 7)
+			continue;
+		emul_settle();
+		assert_int_equal(released, freed);
+		assert_int_equal(memcg.usage, 0);
+	}
+	emul_settle();
+	ptrs[0] = bpf_mem_cache_alloc(&ma);
+	*(u64 *)ptrs[0] = 0x1234;
+	bpf_mem_cache_free_rcu(&ma, ptrs[0]);
+	bpf_mem_alloc_destroy(&ma);
+	assert_int_equal(released, freed);
+	emul_settle();
+	assert_int_equal(released, freed + 1);
 }
 
 /* What is deleted, and not replaced */
@@ -1574,6 +1765,28 @@ static void reserve_learns(void **state)
 	learns(PERCPU, 129);
 }
 
+/* A burst from time to time, each of which the reserve serves */
+static void reserve_in_use_is_kept(void **state)
+{
+	struct user u;
+	u32 n, round;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	emul_advance(2 * MINUTE);
+	n = user_alloc_many_irqoff(&u, ptrs, 512);
+	emul_advance(HZ);
+	user_free_many(&u, ptrs, n);
+	for (round = 0; round < 10; round++) {
+		emul_advance(20 * HZ);
+		n = user_alloc_many_irqoff(&u, ptrs, 512);
+		if (n != 512)
+			fail_msg("only %u of 512 in round %u", n, round);
+		emul_advance(HZ);
+		user_free_many(&u, ptrs, n);
+	}
+	destroy(&u);
+}
+
 /* Deletes and adds that the reserve serves, and no worker hears of */
 static void reserve_forgets_in_time(void **state)
 {
@@ -1662,7 +1875,7 @@ static void kept(enum user_kind kind, bool nmi)
 
 	assert_int_equal(user_init_opts(&u, kind, 64, 0, DECLARED), 0);
 	inspect_charged(&u, &in);
-	assert_in_range(in.declared, DECLARED, DECLARED + emul_nr_cpus);
+	assert_in_range(in.declared, DECLARED, DECLARED + 2 * emul_nr_cpus);
 	victim = &u;
 	nr_tried = 0;
 	memcg.limit = memcg.usage + 100 * in.object;
@@ -1961,6 +2174,98 @@ static void idle_costs(void **state)
 	assert_true(stats.bytes <= 2560);
 	destroy(&u);
 	destroy(&v);
+}
+
+/* Nothing is made before it is needed, and little of it stays, of any size */
+static void lean_keeps_little(void **state)
+{
+	static const size_t sizes[] = { 64, 192, 256, 512, 1024, 4096 };
+	struct bpf_mem_alloc_opts opts = {
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+		.cache_bytes = 512,
+	};
+	struct bpf_mem_alloc ma;
+	unsigned long flags;
+	struct inspect in;
+	u32 i, j, round;
+	long most;
+
+	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &opts), 0);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		assert_int_equal(bpf_mem_class_get(&ma, sizes[i]), 0);
+		inspect(&ma, 0, &in);
+		assert_int_equal(in.all + in.pool, 0);
+		assert_int_equal(memcg.usage, 0);
+		most = 512 / (sizes[i] + EMUL_HEAD_ROOM);
+		for (round = 0; round < 20; round++) {
+			/* with interrupts on, and in interrupts, on each CPU */
+			for (j = 0; j < 100; j++) {
+				emul_set_cpu(j % 2);
+				ptrs[j] = bpf_mem_alloc(&ma, sizes[i]);
+				assert_non_null(ptrs[j]);
+			}
+			for (; j < 200; j++) {
+				emul_set_cpu(j % 2);
+				local_irq_save(flags);
+				ptrs[j] = bpf_mem_alloc(&ma, sizes[i]);
+				local_irq_restore(flags);
+			}
+			for (j = 0; j < 200; j++) {
+				if (round % 4)
+					bpf_mem_free_rcu(&ma, ptrs[j]);
+				else
+					bpf_mem_free(&ma, ptrs[j]);
+			}
+			emul_settle();
+			inspect(&ma, 0, &in);
+			assert_int_equal(in.reserve + in.pool, 0);
+			/* what is in the list, and the one a refill brings */
+			assert_true(in.cpu <= 2 * most);
+			assert_true(in.stock <= 2 * most);
+		}
+		emul_advance(2 * MINUTE);
+		inspect(&ma, 0, &in);
+		assert_int_equal(in.stock + in.reserve, 0);
+		assert_true(in.all <= 2 * most);
+		bpf_mem_class_put(&ma, sizes[i]);
+		emul_settle();
+	}
+	bpf_mem_alloc_destroy(&ma);
+	assert_int_equal(memcg.usage, 0);
+}
+
+/* Whose users have declared nothing have their pool beside that of others */
+static void lean_beside_others(void **state)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 64,
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+		.cache_bytes = 512,
+	};
+	struct bpf_mem_alloc lean, other;
+	unsigned long flags;
+
+	assert_int_equal(bpf_mem_alloc_init_opts(&lean, &opts), 0);
+	opts.cache_bytes = 0;
+	assert_int_equal(bpf_mem_alloc_init_opts(&other, &opts), 0);
+	assert_int_equal(emul.caches, 1);
+	local_irq_save(flags);
+	assert_null(bpf_mem_cache_alloc(&lean));
+	ptrs[0] = bpf_mem_cache_alloc(&other);
+	assert_non_null(ptrs[0]);
+	local_irq_restore(flags);
+	/* asked for in vain, it is there later */
+	emul_irq_work_run();
+	local_irq_save(flags);
+	ptrs[1] = bpf_mem_cache_alloc(&lean);
+	assert_non_null(ptrs[1]);
+	local_irq_restore(flags);
+	bpf_mem_cache_free(&lean, ptrs[1]);
+	bpf_mem_cache_free(&other, ptrs[0]);
+	bpf_mem_alloc_destroy(&lean);
+	bpf_mem_alloc_destroy(&other);
 }
 
 static void stats_tell(void **state)
@@ -2555,6 +2860,9 @@ int main(int argc, char **argv)
 		T(destroy_nothing),
 		T(every_size),
 		T(classes),
+		T(lazy_bad_args),
+		T(lazy_classes),
+		T(lazy_sleepable),
 		T(free_null),
 		T(fresh_is_zero),
 		T(pool_is_zero),
@@ -2563,6 +2871,7 @@ int main(int argc, char **argv)
 		T(kinds_and_sizes),
 		T(no_memory),
 		T(fill_reclaims),
+		T(fill_bad_sizes),
 		T(fill_in_full_memcg),
 		T(memcg_limit),
 		T(debt_is_forgiven),
@@ -2579,6 +2888,7 @@ int main(int argc, char **argv)
 		T(held_until_gp),
 		T(held_sleepable),
 		T(held_is_reused),
+		T(held_is_released),
 		T(held_goes_to_slab),
 		T(held_is_not_forgotten),
 		T(held_on_dead_cpu),
@@ -2594,6 +2904,7 @@ int main(int argc, char **argv)
 		T(fill_is_woken),
 		T(fresh_burst),
 		T(reserve_learns),
+		T(reserve_in_use_is_kept),
 		T(reserve_forgets_in_time),
 		T(reserve_shrinks_without_memory),
 		T4(declared_is_kept),
@@ -2605,6 +2916,8 @@ int main(int argc, char **argv)
 		T(stock_is_not_kept),
 		T(starved_then_freed),
 		T(idle_costs),
+		T(lean_keeps_little),
+		T(lean_beside_others),
 		T(stats_tell),
 		T(no_irq_work),
 		T(percpu_by_worker),

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "test_task.h"
+
+/* As in prog_tests/storage_alloc.c */
+#define WORDS	100
+#define SK_WORDS	8	/* objects of this size are used again */
+#define ROUNDS	4
+
+struct value {
+	__u64 words[WORDS];
+};
+
+struct sk_value {
+	__u64 words[SK_WORDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct sk_value);
+} sk_map SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct value);
+} inode_map SEC(".maps");
+
+/* More than the allocator has */
+struct big {
+	__u64 words[1000];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct big);
+} big_map SEC(".maps");
+
+/* set by user space */
+__u32 exec_pid;
+__u64 hold_ptr;
+
+/* results */
+__u32 runs;	/* of a program that got all it should */
+__u32 fails;
+__u32 dirty;	/* values that were not zero at first */
+__u32 in_irq;
+__u32 held;
+
+static __always_inline void touch(__u64 *words, __u32 nr)
+{
+	__u32 i;
+
+	for (i = 0; i < nr; i++) {
+		if (words[i])
+			dirty++;
+		words[i] = -1;
+	}
+}
+
+static __always_inline __u64 *get(bool inode, void *owner, __u64 flags)
+{
+	if (inode)
+		return bpf_inode_storage_get(&inode_map, owner, 0, flags);
+	return bpf_sk_storage_get(&sk_map, owner, 0, flags);
+}
+
+static __always_inline int del(bool inode, void *owner)
+{
+	if (inode)
+		return bpf_inode_storage_delete(&inode_map, owner);
+	return bpf_sk_storage_delete(&sk_map, owner);
+}
+
+/* Create, find, delete, and not find any more */
+static __always_inline void cycle(bool inode, void *owner)
+{
+	__u32 i, bad = 0;
+	__u64 *v;
+
+	for (i = 0; i < ROUNDS; i++) {
+		v = get(inode, owner, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!v) {
+			bad++;
+			break;
+		}
+		touch(v, inode ? WORDS : SK_WORDS);
+		v = get(inode, owner, 0);
+		if (!v || *v != -1)
+			bad++;
+		if (del(inode, owner))
+			bad++;
+		if (get(inode, owner, 0))
+			bad++;
+	}
+	fails += bad;
+	runs += !bad;
+}
+
+SEC("cgroup_skb/egress")
+int cgroup_skb(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (sk)
+		cycle(false, sk);
+	return 1;
+}
+
+SEC("classifier")
+int tc(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (sk)
+		cycle(false, sk);
+	return 0;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk)
+		cycle(false, sk);
+	return 1;
+}
+
+SEC("sockops")
+int sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB && sk)
+		cycle(false, sk);
+	return 1;
+}
+
+/* These cannot delete */
+SEC("cgroup/sock_create")
+int sock_create(struct bpf_sock *ctx)
+{
+	__u64 *v;
+
+	v = bpf_sk_storage_get(&sk_map, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (v) {
+		touch(v, SK_WORDS);
+		runs++;
+	} else {
+		fails++;
+	}
+	return 1;
+}
+
+SEC("lsm/socket_bind")
+int BPF_PROG(socket_bind, struct socket *sock, struct sockaddr *address, int len)
+{
+	if (test_task())
+		cycle(false, sock->sk);
+	return 0;
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open, struct file *file)
+{
+	if (test_task())
+		cycle(true, file->f_inode);
+	return 0;
+}
+
+/* Runs in an interrupt, and finds the working directory of the test */
+SEC("lsm/file_send_sigiotask")
+int BPF_PROG(sigio, struct task_struct *tsk, struct fown_struct *fown, int sig)
+{
+	struct inode *inode;
+
+	if (!pid || tsk->tgid != pid)
+		return 0;
+	inode = tsk->fs->pwd.dentry->d_inode;
+	in_irq++;
+	if (bpf_inode_storage_get(&inode_map, inode, 0,
+				  BPF_LOCAL_STORAGE_GET_F_CREATE))
+		runs++;
+	else
+		fails++;
+	if (in_irq & 1)
+		bpf_inode_storage_delete(&inode_map, inode);
+	return 0;
+}
+
+SEC("lsm.s/bprm_committed_creds")
+int BPF_PROG(committed_creds, struct linux_binprm *bprm)
+{
+	struct inode *inode = bprm->file->f_inode;
+	struct big *big;
+	int i;
+
+	if (!exec_pid || bpf_get_current_pid_tgid() >> 32 != exec_pid)
+		return 0;
+	cycle(true, inode);
+	for (i = 0; i < ROUNDS; i++) {
+		big = bpf_inode_storage_get(&big_map, inode, 0,
+					    BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!big) {
+			fails++;
+			break;
+		}
+		if (big->words[0] || big->words[999])
+			dirty++;
+		big->words[0] = -1;
+		big->words[999] = -1;
+		if (bpf_inode_storage_delete(&big_map, inode))
+			fails++;
+	}
+	return 0;
+}
+
+/* Holds an RCU Tasks Trace grace period open */
+SEC("fentry.s/__x64_sys_getpgid")
+int BPF_PROG(hold)
+{
+	__u64 buf;
+
+	if (!test_task() || !hold_ptr)
+		return 0;
+	held = 1;
+	bpf_copy_from_user(&buf, sizeof(buf), (void *)hold_ptr);
+	held = 2;
+	return 0;
+}
+
+char _license[] SEC("license") = "GPL";
