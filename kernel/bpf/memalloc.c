@@ -365,7 +365,7 @@ static __always_inline void depot_take_list(struct bpf_mem_cache *mc,
  * period any more. Interrupts are off.
  */
 static noinline notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
-			       struct chain *ch)
+					struct chain *ch)
 {
 	u32 had = ch->nr, stocked;
 

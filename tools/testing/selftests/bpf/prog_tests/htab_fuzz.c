@@ -595,7 +595,7 @@ static void check_created(int fd, const union bpf_attr *a)
 	    info.max_entries < a->max_entries ||
 	    info.max_entries >= a->max_entries + nr_cpus ||
 	    read_fdinfo(fd, "memlock:\t") <= 0)
-		fail("type %u key %u value %u entries %u flags %x extra %llx, not %u %u %u %u %x %llx",
+		fail("type %u key %u value %u entries %u flags %x/%llx, not %u %u %u %u %x/%llx",
 		     info.type, info.key_size, info.value_size,
 		     info.max_entries, info.map_flags, info.map_extra,
 		     a->map_type, a->key_size, a->value_size, a->max_entries,
@@ -668,7 +668,7 @@ static void try_create(void)
 	}
 	fd = call_bpf(BPF_MAP_CREATE, buf, size);
 	if (fd >= 0 ? verdict == REFUSE : verdict == TAKE)
-		fail("%u sizes %u %u %u flags %x/%llx node %d inner %d btf %u %u attr %zu: %d",
+		fail("%u sizes %u %u %u flags %x/%llx node %d inner %d btf %u %u len %zu: %d",
 		     eff.map_type, eff.key_size, eff.value_size,
 		     eff.max_entries, eff.map_flags, eff.map_extra, eff.numa_node,
 		     eff.inner_map_fd, eff.btf_key_type_id,

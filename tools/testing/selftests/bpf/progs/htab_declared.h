@@ -5,7 +5,7 @@
 /* What the maps keep ready, and programs add */
 #define DECLARED	256
 /* What uses up the memory has these and as many more, a power of two */
-#define LOAD_KEYS	(1 << 14)
+#define LOAD_KEYS	16384
 
 struct declared_val {
 	__u64 v[4];
