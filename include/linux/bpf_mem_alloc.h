@@ -36,11 +36,14 @@ struct bpf_mem_alloc {
  *	bpf_mem_cache_free() frees is used again instead.
  * @reserve: so many objects are made at once, and kept ready for those who
  *	cannot make any: in NMI, with interrupts off, within another allocation
- * @cache_bytes: no more than this is kept on a CPU, and no more than this for
- *	each CPU of what bpf_mem_cache_free_rcu() has freed; and neither a pool
- *	nor a reserve that learns. 0: as much as serves bursts well.
+ * @cache_bytes: no more than this is kept on a CPU that has not allocated for two
+ *	seconds, nor anything of what bpf_mem_cache_free_rcu() has freed when
+ *	that is so on all of them; and neither a pool nor a reserve that learns.
+ *	0: as much as serves bursts well. Not together with @reserve.
  * @uncharged: nobody is charged, for allocators that several owners share; to
  *	be used with @cache_bytes
+ * @uncleared: objects come as they are from slab, for users who clear them anyway
+ *	as they do those that come again
  * @release: called for each object that bpf_mem_cache_free_rcu() has freed, in
  *	process context, when it has no readers any more and before it is used
  *	again; or NULL
@@ -55,6 +58,7 @@ struct bpf_mem_alloc_opts {
 	u32 reserve;
 	u32 cache_bytes;
 	bool uncharged;
+	bool uncleared;
 	void (*release)(void *obj);
 };
 

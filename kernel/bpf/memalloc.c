@@ -70,6 +70,8 @@
 #define RESERVE_MAX_OBJS	2048
 #define RESERVE_MAX_BYTES	SZ_1M
 #define RESERVE_KEEP		(55 * HZ)
+/* How often a lean allocator looks for what has not been used since */
+#define LEAN_KEEP		HZ
 /* Larger objects come from kmalloc(), one at a time */
 #define SLAB_MAX_SIZE		SZ_8K
 /* In front of an object, where its owner has no word to spare */
@@ -105,6 +107,7 @@ struct bpf_mem_cpu {
 	u16 high;		/* look for surplus above this */
 	u16 batch;		/* objects that a refill brings */
 	u8 busy;		/* @head, @cnt are being changed */
+	u8 idle;		/* no refill since the worker looked, if lean */
 	u32 service;		/* see below */
 	void *nested;		/* freed while @busy, pushed by cmpxchg */
 	struct bpf_mem_cpu *next_service;
@@ -144,9 +147,13 @@ struct bpf_mem_cache {
 	u16 head_room;		/* link in front of the object */
 	u16 max_batch;
 	u16 max_cached;		/* on a CPU, what is more is surplus */
+	u16 max_idle;		/* the same where it is idle, if lean */
+	u32 used_before;	/* @used of the grace period before, if lean */
 	u32 max_waiting;	/* no new objects while so many wait; 0: any */
 	bool sleepable;		/* grace periods include Tasks Trace */
+	bool uncleared;		/* what is in an object from slab is anything */
 	bool lean;		/* nothing is ready but a little on each CPU */
+	bool trimming;		/* the worker looks for idle lists, if lean */
 	bool dying;
 	bool drained;		/* dying, and no list has anything left */
 	bool in_debt;		/* there is no memory to charge @borrowed to */
@@ -592,6 +599,29 @@ static __always_inline void request_objects(struct bpf_mem_cpu *c)
 		request_service(c);
 }
 
+/*
+ * What a CPU may keep. One that has not refilled its list lately does not get
+ * by with what others free to it either.
+ */
+static __always_inline u32 cpu_most(struct bpf_mem_cpu *c)
+{
+	struct bpf_mem_cache *mc = c->cache;
+
+	return mc->lean && READ_ONCE(c->idle) ? mc->max_idle : mc->max_cached;
+}
+
+/* Does the worker have to come by when this CPU's list has not been used? */
+static __always_inline bool want_trim(struct bpf_mem_cpu *c)
+{
+	struct bpf_mem_cache *mc = c->cache;
+
+	if (!mc->lean || READ_ONCE(c->cnt) <= mc->max_idle)
+		return false;
+	/* pairs with that in lean_trim(): it sees the list, or we see this */
+	smp_mb();
+	return !READ_ONCE(mc->trimming);
+}
+
 /* @c->head is ours: interrupts are off and busy was clear */
 static __always_inline void cpu_enter(struct bpf_mem_cpu *c)
 {
@@ -645,7 +675,7 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 		rsv = declared ? mc->declared : NULL;
 		gap = reserve_gap(rsv);
 		if (!gap) {
-			if (c->cnt <= mc->max_cached)
+			if (c->cnt <= cpu_most(c))
 				break;
 			surplus = true;
 			rsv = READ_ONCE(mc->reserve);
@@ -785,7 +815,7 @@ static noinline notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
 	cpu_enter(c);
 	surplus = cpu_give_surplus(c, true);
 	cpu_leave(c);
-	if (surplus)
+	if (surplus || want_trim(c))
 		request_service(c);
 }
 
@@ -842,18 +872,16 @@ static void slab_free(struct bpf_mem_pool *pool, void *obj, void *area)
 		kfree(obj);
 }
 
-/* Zeroed once: what a former life left in an object may be in use still */
 static void *slab_alloc(struct bpf_mem_pool *pool, gfp_t gfp, void **area)
 {
 	void *obj;
 
 	gfp |= __GFP_NOWARN;
 	if (pool->slab)
-		obj = kmem_cache_alloc_node(pool->slab->kc, gfp | __GFP_ZERO,
+		obj = kmem_cache_alloc_node(pool->slab->kc, gfp,
 					    pool->numa_node);
 	else
-		obj = kmalloc_node(pool->size, gfp | __GFP_ZERO,
-				   pool->numa_node);
+		obj = kmalloc_node(pool->size, gfp, pool->numa_node);
 	if (!obj || !pool->percpu_size)
 		return obj;
 	*area = (void *)__alloc_percpu_gfp(pool->percpu_size, 8, gfp);
@@ -877,6 +905,9 @@ static void *create_object(struct bpf_mem_cache *mc, gfp_t gfp)
 {
 	void *obj, *area;
 
+	/* once: what a former life left in an object may be in use still */
+	if (!mc->uncleared)
+		gfp |= __GFP_ZERO;
 	obj = slab_alloc(mc->pool, gfp, &area);
 	if (!obj)
 		return NULL;
@@ -1048,7 +1079,7 @@ static void stock_put(struct bpf_mem_cache *mc, struct chain *ch)
  */
 static void reuse_held(struct bpf_mem_cache *mc)
 {
-	long keep = atomic_xchg(&mc->used, 0);
+	long keep = atomic_xchg(&mc->used, 0), used = keep;
 	void *obj, *rest = mc->held_gp;
 	struct chain ch = {};
 	u32 n = 0;
@@ -1060,8 +1091,12 @@ static void reuse_held(struct bpf_mem_cache *mc)
 			cond_resched();
 	}
 
-	if (mc->lean)
+	if (mc->lean) {
+		/* the first one to be freed has a grace period of its own */
+		keep = max_t(long, keep, mc->used_before);
 		keep = min_t(long, keep, mc->max_cached * num_online_cpus());
+		mc->used_before = used;
+	}
 	WRITE_ONCE(mc->held_gp, NULL);
 	keep -= atomic_long_read(&mc->nr_ready);
 	while (rest && keep-- > 0) {
@@ -1076,7 +1111,8 @@ static void reuse_held(struct bpf_mem_cache *mc)
 	if (ch.nr) {
 		atomic_long_sub(ch.nr, &mc->nr_waiting);
 		stock_put(mc, &ch);
-		WRITE_ONCE(mc->last_burst, jiffies);
+		if (!mc->lean)
+			WRITE_ONCE(mc->last_burst, jiffies);
 	}
 	destroy_list(mc, rest);
 }
@@ -1242,7 +1278,7 @@ static bool pool_fill(struct bpf_mem_pool *pool, gfp_t gfp)
 		if (!gap)
 			return true;
 		area = NULL;
-		obj = slab_alloc(pool, gfp, &area);
+		obj = slab_alloc(pool, gfp | __GFP_ZERO, &area);
 		if (!obj)
 			return false;
 		*(void **)obj = area;
@@ -1305,6 +1341,7 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	cpu_enter(c);
 	cpu_drain_nested(c);
 	if (c->cnt < c->low) {
+		WRITE_ONCE(c->idle, 0);
 		want = c->batch;
 		if (!last_resort)
 			depot_take(mc, want, &ch);
@@ -1330,6 +1367,18 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	cpu_leave(c);
 	raw_local_irq_restore(flags);
 	return want - ch.nr;
+}
+
+/* Who has put objects into this CPU's list may be the last one to use it */
+static __always_inline void report_surplus(struct bpf_mem_cpu *c)
+{
+	unsigned long flags;
+
+	if (likely(!want_trim(c)))
+		return;
+	raw_local_irq_save(flags);
+	request_service(c);
+	raw_local_irq_restore(flags);
 }
 
 /* The guard of refill_direct(): a bit for each kind of context */
@@ -1362,6 +1411,7 @@ static notrace bool refill_direct(struct bpf_mem_cpu __percpu *pcpu)
 		refill(c, IS_ENABLED(CONFIG_PREEMPT_RT) ? 0 : GFP_NOW);
 		barrier();
 		WRITE_ONCE(svc->refilling, READ_ONCE(svc->refilling) & ~bit);
+		report_surplus(c);
 	}
 	ok = READ_ONCE(c->cnt);
 	preempt_enable_notrace();
@@ -1381,6 +1431,13 @@ static __always_inline bool may_refill(unsigned long flags)
 	       !(READ_ONCE(svc->refilling) & refill_bit());
 }
 
+/* The worker is going to look for lists that are idle */
+static void lean_start(struct bpf_mem_cache *mc)
+{
+	WRITE_ONCE(mc->last_burst, jiffies);
+	WRITE_ONCE(mc->trimming, true);
+}
+
 /*
  * In irq_work, on the CPU of @c. On PREEMPT_RT that is in a thread of this CPU,
  * which may sleep for the locks of the allocators as others may.
@@ -1396,9 +1453,9 @@ static notrace void service(struct bpf_mem_cpu *c)
 	/* atomic per-CPU allocation has little to give: the worker does it */
 	may_create = !mc->pool->percpu_size && !READ_ONCE(mc->dying);
 
-	/* where a CPU may keep none, those who can make one do */
+	/* where an idle CPU may keep none, those who can make one do */
 	missing = 0;
-	if (!mc->lean || mc->max_cached)
+	if (!mc->lean || (mc->max_idle && READ_ONCE(c->cnt) <= mc->max_idle))
 		missing = refill(c, may_create ? GFP_NOW : 0);
 	if (missing) {
 		WRITE_ONCE(c->starved, (u32)jiffies);
@@ -1408,9 +1465,14 @@ static notrace void service(struct bpf_mem_cpu *c)
 	raw_local_irq_save(flags);
 	cpu_enter(c);
 	cpu_drain_nested(c);
-	cpu_give_surplus(c, false);
+	if (cpu_give_surplus(c, false) && mc->lean && READ_ONCE(c->idle))
+		set_batch(c, FIRST_BATCH);
 	cpu_leave(c);
 	raw_local_irq_restore(flags);
+	if (want_trim(c)) {
+		lean_start(mc);
+		queue_delayed_work(system_unbound_wq, &mc->work, LEAN_KEEP);
+	}
 
 	settle(mc, GFP_NOW);
 	if (may_create)
@@ -1536,6 +1598,75 @@ static void destroy_step(struct bpf_mem_cache *mc)
 	mc->drained = gp_start(mc, true);
 }
 
+/* Ask an other CPU's irq_work, or this one's, to take away what @c may not keep */
+static void request_trim(struct bpf_mem_cpu *c, int cpu)
+{
+	struct bpf_mem_service *svc = per_cpu_ptr(&bpf_mem_service, cpu);
+
+	if (xchg(&c->service, SERVICE_WANTED) != SERVICE_IDLE)
+		return;
+	queue_service(svc, c);
+	irq_work_queue_on(&svc->work, cpu);
+}
+
+/*
+ * Have CPUs that have not refilled their lists since the last time give back
+ * what is more than an idle one may keep, and when that is all of them, drop
+ * the stock.
+ */
+static void lean_trim(struct bpf_mem_cache *mc)
+{
+	bool active = false, more = false;
+	struct bpf_mem_cpu *c;
+	int cpu;
+
+	cpus_read_lock();
+	for_each_online_cpu(cpu) {
+		c = per_cpu_ptr(mc->pcpu, cpu);
+		if (!READ_ONCE(c->idle)) {
+			WRITE_ONCE(c->idle, 1);
+			active = true;
+		} else if (READ_ONCE(c->cnt) > mc->max_idle) {
+			request_trim(c, cpu);
+			more = true;
+		}
+	}
+	cpus_read_unlock();
+	if (active || more)
+		goto out;
+	WRITE_ONCE(mc->trimming, false);
+	/* pairs with that in want_trim() */
+	smp_mb();
+	for_each_possible_cpu(cpu) {
+		c = per_cpu_ptr(mc->pcpu, cpu);
+		more |= READ_ONCE(c->cnt) > mc->max_idle;
+	}
+	if (more)
+		WRITE_ONCE(mc->trimming, true);
+out:
+	/* one who is just taking some fails in its cmpxchg() */
+	if (!active)
+		atomic_long_sub(drain_list(mc, &mc->stock), &mc->nr_ready);
+}
+
+/* The worker of an allocator that has next to nothing ready */
+static void lean_work(struct bpf_mem_cache *mc)
+{
+	long delay;
+
+	if (READ_ONCE(mc->stock) && !READ_ONCE(mc->trimming))
+		lean_start(mc);
+	delay = READ_ONCE(mc->last_burst) + LEAN_KEEP - jiffies;
+	if (READ_ONCE(mc->trimming) && delay <= 0) {
+		WRITE_ONCE(mc->last_burst, jiffies);
+		lean_trim(mc);
+		delay = LEAN_KEEP;
+	}
+	gp_start(mc, false);
+	if (READ_ONCE(mc->trimming))
+		queue_delayed_work(system_unbound_wq, &mc->work, delay);
+}
+
 /* The one worker of an allocator: all that may sleep or take long */
 static void cache_work(struct work_struct *work)
 {
@@ -1549,6 +1680,10 @@ static void cache_work(struct work_struct *work)
 	gp_finish(mc);
 	if (READ_ONCE(mc->dying)) {
 		destroy_step(mc);
+		return;
+	}
+	if (mc->lean) {
+		lean_work(mc);
 		return;
 	}
 	settle(mc, GFP_FILL);
@@ -1745,7 +1880,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	gfp_t gfp = opts->uncharged ? GFP_STATE & ~__GFP_ACCOUNT : GFP_STATE;
 	struct bpf_mem_cpu __percpu *pcpu;
 	struct bpf_mem_cache *mc;
-	u32 cached = CACHED_BYTES;
+	u32 cached;
 	int cpu, err;
 
 	mc = kmem_cache_zalloc(cache_cache, gfp);
@@ -1759,18 +1894,20 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	mc->percpu_off = opts->percpu_off;
 	mc->max_waiting = opts->max_waiting;
 	mc->release = opts->release;
+	mc->uncleared = opts->uncleared;
 	mc->pool = pool_get(opts->size + mc->head_room, opts->percpu_size,
 			    opts->numa_node, opts->cache_bytes);
 	if (!mc->pool)
 		goto free_mc;
 	mc->charge = mc->pool->charge;
-	if (opts->cache_bytes) {
-		mc->lean = true;
-		cached = opts->cache_bytes;
-	}
-	cached = min_t(u32, cached / mc->charge, CACHED_OBJS);
+	cached = min_t(u32, CACHED_BYTES / mc->charge, CACHED_OBJS);
 	mc->max_cached = cached;
 	mc->max_batch = max_t(u32, cached / 2, 1);
+	if (opts->cache_bytes) {
+		mc->lean = true;
+		mc->max_idle = min_t(u32, opts->cache_bytes / mc->charge, cached);
+		cached = mc->max_idle;
+	}
 	INIT_DELAYED_WORK(&mc->work, cache_work);
 
 	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, gfp);
@@ -1783,6 +1920,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		c->cache = mc;
 		c->link_off = mc->link_off;
 		c->high = cached;
+		c->idle = 1;
 		set_batch(c, FIRST_BATCH);
 		c->starved = (u32)jiffies - 1;
 	}
@@ -1831,8 +1969,9 @@ static __always_inline u32 size_class(size_t size)
  * @ma: the allocator
  * @opts: how the objects look
  *
- * Objects are zero when they come from slab, as is their per-CPU area; when
- * they are handed out again they are as they were freed, but for the link.
+ * Objects are zero when they come from slab, unless
+ * bpf_mem_alloc_opts::uncleared is set, as is their per-CPU area; when they are
+ * handed out again they are as they were freed, but for the link.
  * All memory, that of cached objects included, is charged to the memory
  * cgroup of the caller, unless bpf_mem_alloc_opts::uncharged is set. Who then
  * charges others for single objects uncharges those in @release, and those that
@@ -1847,11 +1986,12 @@ static __always_inline u32 size_class(size_t size)
  *
  * With bpf_mem_alloc_opts::cache_bytes the allocator is for those who can make
  * objects, or can do without: others get what the CPU has, if that, and do not
- * find more the next time.
+ * find more the next time. While it is used it keeps up to 8 kB on a CPU, and as
+ * much for each CPU of what has been freed, as others do.
  *
  * Context: process, may sleep.
- * Return: 0, -EINVAL for sizes or offsets out of range, -ENOMEM, or -EINTR when
- * killed while it made the reserve.
+ * Return: 0, -EINVAL for what is out of range or cannot be together, -ENOMEM,
+ * or -EINTR when killed while it made the reserve.
  */
 int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
 			    const struct bpf_mem_alloc_opts *opts)
@@ -1860,7 +2000,8 @@ int bpf_mem_alloc_init_opts(struct bpf_mem_alloc *ma,
 
 	memset(ma, 0, sizeof(*ma));
 	if (!opts->size || opts->size > KMALLOC_MAX_SIZE - HEAD_ROOM ||
-	    opts->percpu_size > PCPU_MIN_UNIT_SIZE)
+	    opts->percpu_size > PCPU_MIN_UNIT_SIZE ||
+	    (opts->reserve && opts->cache_bytes))
 		return -EINVAL;
 	if (opts->link_off >= 0 &&
 	    (!IS_ALIGNED(opts->link_off, sizeof(void *)) ||
@@ -2412,6 +2553,8 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 	cpu_enter(c);
 	cpu_splice(c, &ch);
 	cpu_leave(c);
+	if (want_trim(c))
+		request_service(c);
 	raw_local_irq_restore(flags);
 	return 0;
 }

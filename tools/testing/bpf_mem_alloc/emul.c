@@ -267,12 +267,19 @@ void emul_on_cpu(int cpu, void (*fn)(void *arg), void *arg)
 
 bool irq_work_queue(struct irq_work *work)
 {
-	struct cpu_state *cpu = &cpus[emul_cpu];
+	if (!emul_irqs_off)
+		emul_fail("irq_work queued on a CPU that may change");
+	return irq_work_queue_on(work, emul_cpu);
+}
+
+bool irq_work_queue_on(struct irq_work *work, int nr)
+{
+	struct cpu_state *cpu = &cpus[nr];
 	struct irq_work **list, *old;
 	int flags;
 
-	if (!emul_irqs_off)
-		emul_fail("irq_work queued on a CPU that may change");
+	if (in_nmi() && nr != emul_cpu)
+		emul_fail("irq_work queued on another CPU in NMI");
 	flags = __atomic_fetch_or(&work->flags.counter, IRQ_WORK_PENDING,
 				  __ATOMIC_SEQ_CST);
 	if (flags & IRQ_WORK_PENDING)

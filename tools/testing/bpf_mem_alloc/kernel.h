@@ -180,6 +180,8 @@ extern unsigned long emul_cpu_offs[NR_CPUS];
 #define for_each_possible_cpu(cpu) \
 	for ((cpu) = 0; (cpu) < emul_nr_cpus; (cpu)++)
 #define for_each_online_cpu	for_each_possible_cpu
+static inline void cpus_read_lock(void) {}
+static inline void cpus_read_unlock(void) {}
 #define raw_irqs_disabled()	(emul_irqs_off != 0)
 #define irqs_disabled()		raw_irqs_disabled()
 #define raw_irqs_disabled_flags(flags) ((flags) != 0)
@@ -290,6 +292,7 @@ struct irq_work {
 };
 
 bool irq_work_queue(struct irq_work *work);
+bool irq_work_queue_on(struct irq_work *work, int cpu);
 
 /* Workqueues */
 struct work_struct {

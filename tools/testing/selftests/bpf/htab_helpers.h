@@ -307,8 +307,12 @@ static inline void send_nmis_until(__u64 *hits, __u64 wanted, int ms)
 	send_nmis(nmi_goal_met, &goal, ms);
 }
 
-/* A sleepable program on getpgid() that waits for a page until hold_stop() */
+/* A sleepable program on getpgid(), or what @call is, that waits for a page until
+ * hold_stop()
+ */
 struct holder {
+	void (*call)(struct holder *h);
+	int fd;
 	int uffd;
 	void *page;
 	pthread_t thread;
@@ -316,7 +320,12 @@ struct holder {
 
 static inline void *hold_thread(void *arg)
 {
-	syscall(__NR_getpgid, 0);
+	struct holder *h = arg;
+
+	if (h->call)
+		h->call(h);
+	else
+		syscall(__NR_getpgid, 0);
 	return NULL;
 }
 
@@ -344,7 +353,7 @@ static inline bool hold_start(struct holder *h, __u64 *hold_ptr, __u32 *held)
 		goto fail;
 	}
 	*hold_ptr = (unsigned long)h->page;
-	if (pthread_create(&h->thread, NULL, hold_thread, NULL))
+	if (pthread_create(&h->thread, NULL, hold_thread, h))
 		goto fail;
 	for (i = 0; i < 1000 && !READ_ONCE(*held); i++)
 		usleep(1000);

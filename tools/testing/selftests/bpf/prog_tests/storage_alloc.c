@@ -3,19 +3,26 @@
  * it is used again, and what is left of it
  */
 #define _GNU_SOURCE
+#include <sys/resource.h>
 #include <sys/wait.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <test_progs.h>
 #include "cgroup_helpers.h"
 #include "htab_helpers.h"
+#include "memcg_helpers.h"
 #include "network_helpers.h"
 #include "storage_alloc.skel.h"
+#include "storage_tcp_ca.skel.h"
 
-/* As in progs/storage_alloc.c */
+/* As in progs/storage_alloc.h */
 #define WORDS		100
+#define SK_WORDS	8
 /* 928 bytes with the header, so of the class of 1024 bytes, with 8 in front */
 #define ELEM_SIZE	1032
 #define SLAB(name)	"/sys/kernel/slab/bpf_mem-1032/" name
 #define NR		50
+#define MB		(1024 * 1024)
 
 static int duration;
 static __u64 value[WORDS];
@@ -124,7 +131,8 @@ static struct bpf_program *prog_of(struct storage_alloc *skel, const char *name)
 /* Connects to itself, twice */
 static void connections(void)
 {
-	int server, client, i;
+	int server, client, i, val;
+	socklen_t len;
 
 	server = start_server(AF_INET, SOCK_STREAM, "127.0.0.1", 0, 0);
 	if (CHECK(server < 0, "server", "errno %d\n", errno))
@@ -132,6 +140,8 @@ static void connections(void)
 	for (i = 0; i < 2; i++) {
 		client = connect_to_fd(server, 0);
 		CHECK(client < 0, "connect", "errno %d\n", errno);
+		len = sizeof(val);
+		getsockopt(client, SOL_SOCKET, SO_TYPE, &val, &len);
 		close(client);
 	}
 	close(server);
@@ -161,23 +171,88 @@ out:
 	close(cgroup);
 }
 
+/* What sockets send that are in a map */
+static void test_sk_msg(void)
+{
+	struct storage_alloc *skel;
+	int server, client, peer, sockmap, prog, i, zero = 0;
+
+	skel = load("msg_verdict", "msg_verdict");
+	if (!skel)
+		return;
+	sockmap = bpf_create_map(BPF_MAP_TYPE_SOCKMAP, sizeof(int), sizeof(int),
+				 1, 0);
+	prog = bpf_program__fd(skel->progs.msg_verdict);
+	server = start_server(AF_INET, SOCK_STREAM, "127.0.0.1", 0, 0);
+	client = connect_to_fd(server, 0);
+	peer = accept(server, NULL, NULL);
+	if (CHECK(sockmap < 0 || peer < 0, "sockets", "errno %d\n", errno))
+		goto out;
+	if (CHECK(bpf_prog_attach(prog, sockmap, BPF_SK_MSG_VERDICT, 0) ||
+		  bpf_map_update_elem(sockmap, &zero, &client, BPF_NOEXIST),
+		  "attach", "errno %d\n", errno))
+		goto out;
+	for (i = 0; i < 10; i++)
+		CHECK(send(client, &zero, sizeof(zero), 0) != sizeof(zero),
+		      "send", "errno %d\n", errno);
+	check_runs(skel, "msg_verdict");
+	bpf_prog_detach2(prog, sockmap, BPF_SK_MSG_VERDICT);
+out:
+	close(peer);
+	close(client);
+	close(server);
+	close(sockmap);
+	storage_alloc__destroy(skel);
+}
+
+static void test_tcp_ca(void)
+{
+	struct sockaddr_storage addr;
+	struct storage_tcp_ca *skel;
+	struct bpf_link *link;
+	int server, sk, i;
+	socklen_t len;
+
+	skel = storage_tcp_ca__open_and_load();
+	if (CHECK(!skel, "load", "errno %d\n", errno))
+		return;
+	link = bpf_map__attach_struct_ops(skel->maps.storage_ca);
+	if (CHECK(IS_ERR(link), "attach", "%ld\n", PTR_ERR(link)))
+		goto out;
+	server = start_server(AF_INET, SOCK_STREAM, "127.0.0.1", 0, 0);
+	len = sizeof(addr);
+	if (CHECK(server < 0 || getsockname(server, (void *)&addr, &len),
+		  "server", "errno %d\n", errno))
+		goto out;
+	for (i = 0; i < 10; i++) {
+		sk = socket(AF_INET, SOCK_STREAM, 0);
+		CHECK(setsockopt(sk, IPPROTO_TCP, TCP_CONGESTION, "bpf_storage",
+				 strlen("bpf_storage")) ||
+		      connect(sk, (void *)&addr, len), "connect", "errno %d\n",
+		      errno);
+		close(accept(server, NULL, NULL));
+		close(sk);
+	}
+	close(server);
+	bpf_link__destroy(link);
+	CHECK(!skel->bss->runs || skel->bss->fails || skel->bss->dirty, "tcp_ca",
+	      "%u runs, %u failures, %u words not zero\n", skel->bss->runs,
+	      skel->bss->fails, skel->bss->dirty);
+out:
+	storage_tcp_ca__destroy(skel);
+}
+
 static bool attached(struct storage_alloc *skel, const char *name)
 {
 	struct bpf_link *link = bpf_program__attach(prog_of(skel, name));
+	struct bpf_object_skeleton *skeleton = skel->skeleton;
+	int i;
 
 	if (CHECK(IS_ERR(link), "attach", "%s: %ld\n", name, PTR_ERR(link)))
 		return false;
-	/* goes with the process that the program is limited to */
-	if (!strcmp(name, "file_open"))
-		skel->links.file_open = link;
-	else if (!strcmp(name, "socket_bind"))
-		skel->links.socket_bind = link;
-	else if (!strcmp(name, "sigio"))
-		skel->links.sigio = link;
-	else if (!strcmp(name, "hold"))
-		skel->links.hold = link;
-	else
-		skel->links.committed_creds = link;
+	for (i = 0; i < skeleton->prog_cnt; i++)
+		if (!strcmp(skeleton->progs[i].name, name))
+			*skeleton->progs[i].link = link;
 	return true;
 }
 
@@ -286,6 +361,56 @@ out:
 	storage_alloc__destroy(skel);
 }
 
+static void call_listen(struct holder *h)
+{
+	listen(h->fd, 1);
+}
+
+/* A value that a sleepable program has found is that of no other socket before
+ * the program is done.
+ */
+static void test_sleepable_sk(void)
+{
+	static const __u64 other[SK_WORDS] = { [0 ... SK_WORDS - 1] = 2 };
+	struct holder h = { .call = call_listen };
+	struct storage_alloc *skel;
+	int map, sk, i;
+	__u64 end;
+
+	skel = load("socket_bind_s", "socket_listen");
+	if (!skel)
+		return;
+	if (!attached(skel, "socket_bind_s") || !attached(skel, "socket_listen"))
+		goto out;
+	connections();
+	check_runs(skel, "socket_bind_s");
+	skel->bss->runs = 0;
+
+	map = bpf_map__fd(skel->maps.sk_map);
+	sk = socket(AF_INET, SOCK_STREAM, 0);
+	h.fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (CHECK(!hold_start(&h, &skel->bss->hold_ptr, &skel->bss->held),
+		  "hold", "no program waits\n"))
+		goto close;
+	CHECK(bpf_map_delete_elem(map, &h.fd), "delete", "errno %d\n", errno);
+	end = now_ms() + 1000;
+	for (i = 0; now_ms() < end; i++) {
+		if (CHECK(bpf_map_update_elem(map, &sk, other, BPF_NOEXIST) ||
+			  bpf_map_delete_elem(map, &sk), "other", "errno %d\n",
+			  errno))
+			break;
+		if (!(i % 64))
+			usleep(1000);
+	}
+	CHECK(hold_stop(&h), "release", "errno %d\n", errno);
+	check_runs(skel, "socket_listen");
+close:
+	close(h.fd);
+	close(sk);
+out:
+	storage_alloc__destroy(skel);
+}
+
 /* An interrupt creates and deletes what system calls create and delete. It finds
  * the locks free.
  */
@@ -329,48 +454,165 @@ out:
 	storage_alloc__destroy(skel);
 }
 
-/* 2 kB a CPU, be the map new or used; without a map nothing */
+/* Bytes of objects of all sizes, used or not, but for what slab itself keeps */
+static long long all_bytes(void)
+{
+	static const int sizes[] = { 192, 256, 512, 1024, 2048, 4096 };
+	long long n, bytes = 0;
+	char path[128];
+	int i, size;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		size = sizes[i] + 8;
+		snprintf(path, sizeof(path), "/sys/kernel/slab/bpf_mem-%d/shrink",
+			 size);
+		write_file(path, "1");
+		snprintf(path, sizeof(path), "/sys/kernel/slab/bpf_mem-%d/objects",
+			 size);
+		n = read_number(path, "");
+		if (n < 0)
+			return -1;
+		bytes += n * size;
+	}
+	return bytes;
+}
+
+static void add_all(struct storage_alloc *skel, int *fds, __u64 flags, int err)
+{
+	static __u8 values[4096];
+	int i, failed = 0;
+
+	struct bpf_map *maps[] = {
+		skel->maps.inode_map, skel->maps.inode_map_256,
+		skel->maps.inode_map_512, skel->maps.inode_map_2048,
+		skel->maps.inode_map_4096,
+	};
+
+	for (i = 0; i < ARRAY_SIZE(maps) * NR; i++) {
+		if (bpf_map_update_elem(bpf_map__fd(maps[i % ARRAY_SIZE(maps)]),
+					&fds[i / ARRAY_SIZE(maps)], values,
+					flags) ? errno != err : err)
+			failed++;
+	}
+	CHECK(failed, "update", "%d times not %d\n", failed, err);
+}
+
+/* 2 kB a CPU for all sizes together, be the maps new or used, or in vain; without
+ * a map nothing
+ */
 static void test_idle(void)
 {
-	long long objects, state, most, bytes, small;
-	int cpus = libbpf_num_possible_cpus();
-	int map, fds[NR], i;
+	int cpus = libbpf_num_possible_cpus(), fds[NR], i, j;
 	struct storage_alloc *skel;
-	const char *other = "/sys/kernel/slab/bpf_mem-200/";
-	char path[128];
+	long long state, most, bytes = 0;
+	cpu_set_t old, set;
 
 	skel = load("file_open", "file_open");
 	if (!skel)
 		return;
 	if (!have_slab(__func__))
 		goto out;
-	map = bpf_map__fd(skel->maps.inode_map);
-	/* two classes, with a list for each CPU and what a pool is without
-	 * objects
-	 */
+	/* six sizes, with a list for each CPU and what a pool is without objects */
 	state = read_number("/sys/kernel/slab/bpf_mem_cache/object_size", "");
 	if (CHECK(state <= 0, "state", "errno %d\n", errno))
 		goto out;
-	most = 2048 * cpus - 2 * (state + 64 * cpus + 64);
-	for (i = 0; i < 5; i++) {
-		objects = slab_objects();
-		snprintf(path, sizeof(path), "%sshrink", other);
-		write_file(path, "1");
-		snprintf(path, sizeof(path), "%sobjects", other);
-		small = read_number(path, "");
-		bytes = objects * ELEM_SIZE + small * 200;
-		printf("%d: %lld and %lld objects, %lld bytes of %d\n", i,
-		       objects, small, 2048 * cpus - most + bytes, 2048 * cpus);
-		CHECK(bytes > most, "idle", "%lld bytes, expected %lld at most\n",
-		      bytes, most);
-		CHECK(add(map, fds), "add", "errno %d\n", errno);
-		close_all(fds);
-		wait_objects(0);
+	state = 6 * (state + 64 * cpus + 64);
+	most = 2048 * cpus - state;
+	sched_getaffinity(0, sizeof(old), &old);
+	for (i = 0; i < NR; i++)
+		fds[i] = memfd_create("storage", 0);
+	for (i = 0; i < 6; i++) {
+		/* new; used; used in vain: that fills lists, and takes nothing */
+		CPU_ZERO(&set);
+		CPU_SET(i % cpus, &set);
+		sched_setaffinity(0, sizeof(set), &set);
+		if (i == 1 || i == 2)
+			add_all(skel, fds, BPF_NOEXIST, i == 2 ? EEXIST : 0);
+		if (i > 2)
+			add_all(skel, fds, BPF_EXIST, ENOENT);
+		sched_setaffinity(0, sizeof(old), &old);
+		if (i == 2) {
+			for (j = 0; j < NR; j++) {
+				close(fds[j]);
+				fds[j] = memfd_create("storage", 0);
+			}
+		}
+		if (i == 1)
+			continue;
+		for (j = 0; j < 250; j++) {
+			bytes = all_bytes();
+			if (bytes <= most)
+				break;
+			usleep(20000);
+		}
+		printf("%d: %lld bytes of %d after %d ms\n", i, state + bytes,
+		       2048 * cpus, j * 20);
+		CHECK(bytes < 0 || bytes > most, "idle",
+		      "%lld bytes, expected %lld at most\n", bytes, most);
 	}
+	close_all(fds);
 out:
 	storage_alloc__destroy(skel);
 	if (!access(SLAB("objects"), F_OK))
 		CHECK(!wait_gone(SLAB("objects")), "gone", "still there\n");
+}
+
+/* A cgroup at its limit reclaims page cache for a system call */
+static void test_cgroup_full(void)
+{
+	struct storage_alloc *skel = NULL;
+	struct rlimit old, more;
+	static int fds[3 * 1024];
+	int err, i, map;
+	long long max;
+	char line[32];
+
+	err = memcg_setup(__func__);
+	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+		return;
+	if (!err || !memcg_kmem()) {
+		if (err)
+			printf("%s:SKIP:kernel memory is not charged\n", __func__);
+		test__skip();
+		goto cleanup;
+	}
+	getrlimit(RLIMIT_NOFILE, &old);
+	more.rlim_cur = ARRAY_SIZE(fds) + 100;
+	more.rlim_max = old.rlim_max;
+	if (more.rlim_max < more.rlim_cur)
+		more.rlim_max = more.rlim_cur;
+	if (CHECK(setrlimit(RLIMIT_NOFILE, &more), "setrlimit", "errno %d\n",
+		  errno))
+		goto cleanup;
+	memcg_enter(MEMCG_CREATOR);
+	skel = load("file_open", "file_open");
+	memcg_leave();
+	if (!skel)
+		goto restore;
+	map = bpf_map__fd(skel->maps.inode_map);
+	max = memcg_charged(MEMCG_CREATOR) + 4 * MB;
+	snprintf(line, sizeof(line), "%lld", max);
+	memcg_write(MEMCG_CREATOR, "memory.max", line);
+	memcg_enter(MEMCG_CREATOR);
+	read_self();
+	memcg_leave();
+	CHECK(memcg_number(MEMCG_CREATOR, "memory.stat", "file ") < 3 * MB,
+	      "cache", "too little\n");
+	/* 3 MB: an element takes 1032 bytes */
+	for (i = 0, err = 0; !err && i < ARRAY_SIZE(fds); i++) {
+		fds[i] = memfd_create("storage", 0);
+		err = bpf_map_update_elem(map, &fds[i], value, BPF_NOEXIST);
+	}
+	CHECK(err, "update", "%d: errno %d\n", i, errno);
+	CHECK(memcg_charged(MEMCG_CREATOR) > max, "limit", "exceeded\n");
+	while (i--)
+		close(fds[i]);
+	storage_alloc__destroy(skel);
+restore:
+	setrlimit(RLIMIT_NOFILE, &old);
+cleanup:
+	if (err >= 0)
+		memcg_cleanup();
 }
 
 static int create(enum bpf_map_type type, struct storage_alloc *skel, int size)
@@ -448,6 +690,8 @@ static void test_limits(void)
 
 void test_storage_alloc(void)
 {
+	if (test__start_subtest("cgroup_full"))
+		test_cgroup_full();
 	if (test__start_subtest("cgroup_skb"))
 		test_run(true);
 	if (test__start_subtest("tc"))
@@ -458,10 +702,18 @@ void test_storage_alloc(void)
 		test_cgroup("sock_ops");
 	if (test__start_subtest("sock_create"))
 		test_cgroup("sock_create");
+	if (test__start_subtest("getsockopt"))
+		test_cgroup("getsockopt");
+	if (test__start_subtest("sk_msg"))
+		test_sk_msg();
+	if (test__start_subtest("tcp_ca"))
+		test_tcp_ca();
 	if (test__start_subtest("lsm"))
 		test_lsm();
 	if (test__start_subtest("sleepable"))
 		test_sleepable();
+	if (test__start_subtest("sleepable_sk"))
+		test_sleepable_sk();
 	if (test__start_subtest("interrupt"))
 		test_interrupt();
 	if (test__start_subtest("idle"))

@@ -2,34 +2,25 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "storage_alloc.h"
 #include "test_task.h"
 
-/* As in prog_tests/storage_alloc.c */
-#define WORDS	100
-#define SK_WORDS	8	/* objects of this size are used again */
-#define ROUNDS	4
+/* Of each size that the allocator has, with those above */
+#define INODE_MAP(size)						\
+	struct value_##size {					\
+		__u8 bytes[(size) - 128];			\
+	};							\
+	struct {						\
+		__uint(type, BPF_MAP_TYPE_INODE_STORAGE);	\
+		__uint(map_flags, BPF_F_NO_PREALLOC);		\
+		__type(key, int);				\
+		__type(value, struct value_##size);		\
+	} inode_map_##size SEC(".maps")
 
-struct value {
-	__u64 words[WORDS];
-};
-
-struct sk_value {
-	__u64 words[SK_WORDS];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct sk_value);
-} sk_map SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct value);
-} inode_map SEC(".maps");
+INODE_MAP(256);
+INODE_MAP(512);
+INODE_MAP(2048);
+INODE_MAP(4096);
 
 /* More than the allocator has */
 struct big {
@@ -48,61 +39,8 @@ __u32 exec_pid;
 __u64 hold_ptr;
 
 /* results */
-__u32 runs;	/* of a program that got all it should */
-__u32 fails;
-__u32 dirty;	/* values that were not zero at first */
 __u32 in_irq;
 __u32 held;
-
-static __always_inline void touch(__u64 *words, __u32 nr)
-{
-	__u32 i;
-
-	for (i = 0; i < nr; i++) {
-		if (words[i])
-			dirty++;
-		words[i] = -1;
-	}
-}
-
-static __always_inline __u64 *get(bool inode, void *owner, __u64 flags)
-{
-	if (inode)
-		return bpf_inode_storage_get(&inode_map, owner, 0, flags);
-	return bpf_sk_storage_get(&sk_map, owner, 0, flags);
-}
-
-static __always_inline int del(bool inode, void *owner)
-{
-	if (inode)
-		return bpf_inode_storage_delete(&inode_map, owner);
-	return bpf_sk_storage_delete(&sk_map, owner);
-}
-
-/* Create, find, delete, and not find any more */
-static __always_inline void cycle(bool inode, void *owner)
-{
-	__u32 i, bad = 0;
-	__u64 *v;
-
-	for (i = 0; i < ROUNDS; i++) {
-		v = get(inode, owner, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (!v) {
-			bad++;
-			break;
-		}
-		touch(v, inode ? WORDS : SK_WORDS);
-		v = get(inode, owner, 0);
-		if (!v || *v != -1)
-			bad++;
-		if (del(inode, owner))
-			bad++;
-		if (get(inode, owner, 0))
-			bad++;
-	}
-	fails += bad;
-	runs += !bad;
-}
 
 SEC("cgroup_skb/egress")
 int cgroup_skb(struct __sk_buff *skb)
@@ -146,6 +84,26 @@ int sock_ops(struct bpf_sock_ops *ctx)
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB && sk)
 		cycle(false, sk);
 	return 1;
+}
+
+SEC("cgroup/getsockopt")
+int getsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk)
+		cycle(false, sk);
+	return 1;
+}
+
+SEC("sk_msg")
+int msg_verdict(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+
+	if (sk)
+		cycle(false, sk);
+	return SK_PASS;
 }
 
 /* These cannot delete */
@@ -224,6 +182,39 @@ int BPF_PROG(committed_creds, struct linux_binprm *bprm)
 		if (bpf_inode_storage_delete(&big_map, inode))
 			fails++;
 	}
+	return 0;
+}
+
+SEC("lsm.s/socket_bind")
+int BPF_PROG(socket_bind_s, struct socket *sock, struct sockaddr *address, int len)
+{
+	if (test_task())
+		cycle(false, sock->sk);
+	return 0;
+}
+
+/* Has a value in its hands while others delete it and create more */
+SEC("lsm.s/socket_listen")
+int BPF_PROG(socket_listen, struct socket *sock, int backlog)
+{
+	__u64 buf, *v;
+
+	if (!test_task() || !hold_ptr)
+		return 0;
+	v = bpf_sk_storage_get(&sk_map, sock->sk, 0,
+			       BPF_SK_STORAGE_GET_F_CREATE);
+	if (!v) {
+		fails++;
+		return 0;
+	}
+	v[0] = 1;
+	held = 1;
+	bpf_copy_from_user(&buf, sizeof(buf), (void *)hold_ptr);
+	held = 2;
+	if (v[0] == 1)
+		runs++;
+	else
+		dirty++;
 	return 0;
 }
 
