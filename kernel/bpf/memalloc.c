@@ -107,7 +107,7 @@ struct bpf_mem_cpu {
 	u16 high;		/* look for surplus above this */
 	u16 batch;		/* objects that a refill brings */
 	u8 busy;		/* @head, @cnt are being changed */
-	u8 idle;		/* no refill since the worker looked, if lean */
+	u8 idle;		/* not low since the worker looked, if lean */
 	u32 service;		/* see below */
 	void *nested;		/* freed while @busy, pushed by cmpxchg */
 	struct bpf_mem_cpu *next_service;
@@ -148,7 +148,6 @@ struct bpf_mem_cache {
 	u16 max_batch;
 	u16 max_cached;		/* on a CPU, what is more is surplus */
 	u16 max_idle;		/* the same where it is idle, if lean */
-	u32 used_before;	/* @used of the grace period before, if lean */
 	u32 max_waiting;	/* no new objects while so many wait; 0: any */
 	bool sleepable;		/* grace periods include Tasks Trace */
 	bool uncleared;		/* what is in an object from slab is anything */
@@ -713,7 +712,8 @@ static __always_inline void alloc_failed(struct bpf_mem_cpu *c)
 {
 	WRITE_ONCE(c->failed, c->failed + 1);
 	atomic_inc(&c->cache->missed);
-	WRITE_ONCE(c->cache->last_burst, jiffies);
+	if (!c->cache->lean)
+		WRITE_ONCE(c->cache->last_burst, jiffies);
 }
 
 /* An NMI has hit the middle of a change to this CPU's list */
@@ -750,6 +750,7 @@ static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry,
 	struct chain ch = {};
 	void *obj = NULL;
 
+	WRITE_ONCE(c->idle, 0);
 	if (!c->cnt)
 		cpu_drain_nested(c);
 	if (!c->cnt) {
@@ -765,7 +766,10 @@ static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry,
 	cpu_leave(c);
 	if (!obj && !retry)
 		alloc_failed(c);
-	request_objects(c);
+	if (unlikely(want_trim(c)))
+		request_service(c);
+	else
+		request_objects(c);
 	return obj;
 }
 
@@ -1079,7 +1083,7 @@ static void stock_put(struct bpf_mem_cache *mc, struct chain *ch)
  */
 static void reuse_held(struct bpf_mem_cache *mc)
 {
-	long keep = atomic_xchg(&mc->used, 0), used = keep;
+	long keep = atomic_read(&mc->used);
 	void *obj, *rest = mc->held_gp;
 	struct chain ch = {};
 	u32 n = 0;
@@ -1091,12 +1095,12 @@ static void reuse_held(struct bpf_mem_cache *mc)
 			cond_resched();
 	}
 
-	if (mc->lean) {
-		/* the first one to be freed has a grace period of its own */
-		keep = max_t(long, keep, mc->used_before);
+	/* often the first one to be freed has a grace period of its own */
+	atomic_sub(mc->lean ? (keep + 1) / 2 : keep, &mc->used);
+	if (mc->lean)
 		keep = min_t(long, keep, mc->max_cached * num_online_cpus());
-		mc->used_before = used;
-	}
+	if (READ_ONCE(mc->dying))
+		keep = 0;
 	WRITE_ONCE(mc->held_gp, NULL);
 	keep -= atomic_long_read(&mc->nr_ready);
 	while (rest && keep-- > 0) {
@@ -1453,9 +1457,12 @@ static notrace void service(struct bpf_mem_cpu *c)
 	/* atomic per-CPU allocation has little to give: the worker does it */
 	may_create = !mc->pool->percpu_size && !READ_ONCE(mc->dying);
 
-	/* where an idle CPU may keep none, those who can make one do */
+	/*
+	 * Where an idle CPU may keep none, those who can make one do. Who only
+	 * frees needs none.
+	 */
 	missing = 0;
-	if (!mc->lean || (mc->max_idle && READ_ONCE(c->cnt) <= mc->max_idle))
+	if (!mc->lean || (mc->max_idle && !READ_ONCE(c->idle)))
 		missing = refill(c, may_create ? GFP_NOW : 0);
 	if (missing) {
 		WRITE_ONCE(c->starved, (u32)jiffies);
@@ -1510,6 +1517,8 @@ static notrace void service_run(struct bpf_mem_service *svc)
 			} else {
 				/* what NMIs could not free to the list */
 				refill(c, 0);
+				if (want_trim(c))
+					lean_start(c->cache);
 				kick_worker(c->cache);
 			}
 			/* when idle, @c is the destroyer's */
@@ -2552,6 +2561,7 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 	c = raw_cpu_ptr(pcpu);
 	cpu_enter(c);
 	cpu_splice(c, &ch);
+	WRITE_ONCE(c->idle, 0);
 	cpu_leave(c);
 	if (want_trim(c))
 		request_service(c);

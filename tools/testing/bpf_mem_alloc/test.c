@@ -2300,13 +2300,15 @@ static void lean_frees_go(void **state)
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		assert_int_equal(bpf_mem_class_get(&ma, sizes[i]), 0);
 		n = 512 / (sizes[i] + EMUL_HEAD_ROOM);
+		emul_set_cpu(1);
 		for (j = 0; j < 8 * n + 1; j++)
 			ptrs[j] = bpf_mem_alloc(&ma, sizes[i]);
 		emul_advance(4 * HZ);
 		/* a refill that leaves no more than an idle CPU may keep */
+		emul_set_cpu(0);
 		ptrs[j++] = bpf_mem_alloc(&ma, sizes[i]);
 		inspect(&ma, j, &in);
-		assert_true(in.cpu <= n);
+		assert_true(in.cpu <= 2 * n);
 		while (j)
 			if (!i)
 				bpf_mem_free(&ma, ptrs[--j]);
@@ -2314,15 +2316,108 @@ static void lean_frees_go(void **state)
 				bpf_mem_free_rcu(&ma, ptrs[--j]);
 		emul_settle();
 		inspect(&ma, 0, &in);
-		assert_true(i ? in.stock > 0 : in.cpu > n);
+		assert_true(i ? in.stock > 0 : in.cpu > 2 * n);
 		emul_advance(4 * HZ);
 		inspect(&ma, 0, &in);
-		assert_true(in.all <= n);
+		assert_true(in.all <= 2 * n);
 		assert_int_equal(in.stock, 0);
 		bpf_mem_class_put(&ma, sizes[i]);
 		emul_settle();
 	}
 	bpf_mem_alloc_destroy(&ma);
+}
+
+/* Others that find nothing do not keep an idle CPU's list from being looked at */
+static void lean_fails_elsewhere(void **state)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 1024,
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+		.cache_bytes = 512,
+	};
+	struct bpf_mem_alloc ma;
+	unsigned long flags;
+	u32 i;
+
+	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	for (i = 0; i < 20; i++)
+		ptrs[i] = bpf_mem_cache_alloc(&ma);
+	while (i--)
+		bpf_mem_cache_free(&ma, ptrs[i]);
+	assert_true(inspect_cached(&ma, 0) > 0);
+	for (i = 0; i < 20; i++) {
+		emul_set_cpu(1);
+		local_irq_save(flags);
+		ptrs[0] = bpf_mem_cache_alloc(&ma);
+		local_irq_restore(flags);
+		bpf_mem_cache_free(&ma, ptrs[0]);
+		emul_advance(HZ / 2);
+	}
+	assert_int_equal(inspect_cached(&ma, 0), 0);
+	emul_set_cpu(0);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+/* A CPU that only frees is idle */
+static void lean_frees_only(void **state)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 192,
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+		.cache_bytes = 512,
+	};
+	struct bpf_mem_alloc ma;
+	struct inspect in;
+	long made;
+	u32 i;
+
+	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	for (i = 0; i < 100; i++)
+		ptrs[i] = bpf_mem_cache_alloc(&ma);
+	emul_advance(4 * HZ);
+	made = emul.calls;
+	while (i--) {
+		emul_set_cpu(i % 2);
+		bpf_mem_cache_free_rcu(&ma, ptrs[i]);
+		emul_advance(HZ / 2);
+	}
+	assert_int_equal(emul.calls, made);
+	emul_advance(4 * HZ);
+	inspect(&ma, 0, &in);
+	assert_true(in.all <= 4);
+	emul_set_cpu(0);
+	bpf_mem_alloc_destroy(&ma);
+}
+
+/* What is held when its allocator goes is not kept for reuse */
+static void lean_destroyed_while_held(void **state)
+{
+	struct bpf_mem_alloc_opts opts = {
+		.size = 192,
+		.link_off = -1,
+		.numa_node = NUMA_NO_NODE,
+		.cache_bytes = 512,
+	};
+	struct bpf_mem_alloc ma;
+	u32 i, gps;
+
+	for (gps = 0; gps < 3; gps++) {
+		assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+		for (i = 0; i < 3; i++)
+			ptrs[i] = bpf_mem_cache_alloc(&ma);
+		while (i--)
+			bpf_mem_cache_free_rcu(&ma, ptrs[i]);
+		for (i = 0; i < gps; i++) {
+			emul_gp_run(EMUL_RCU);
+			if (i)
+				emul_work_run();
+		}
+		bpf_mem_alloc_destroy(&ma);
+		emul_settle();
+		assert_int_equal(emul.objects, 0);
+	}
 }
 
 /* What a system call has filled in and did not use does not stay */
@@ -3070,6 +3165,9 @@ int main(int argc, char **argv)
 		T(lean_in_use),
 		T(lean_frees_go),
 		T(lean_fill_goes),
+		T(lean_fails_elsewhere),
+		T(lean_frees_only),
+		T(lean_destroyed_while_held),
 		T(uncleared),
 		T(lean_beside_others),
 		T(stats_tell),
