@@ -13,7 +13,8 @@ DEFINE_PER_CPU(struct bpf_map_locks, bpf_map_locks);
 
 bool bpf_map_raw_trylock(void *lock)
 {
-	return raw_spin_trylock((raw_spinlock_t *)lock);
+	/* no raw_spin_trylock(): sparse cannot follow locks that may be refused */
+	return _raw_spin_trylock((raw_spinlock_t *)lock);
 }
 
 /**

@@ -129,10 +129,11 @@ static __always_inline int bpf_map_lock(raw_spinlock_t *lock)
 	if (likely(!bpf_map_op_nested())) {
 		/* lockdep takes none but trylocks in NMI */
 		if (IS_ENABLED(CONFIG_PROVE_LOCKING) && in_nmi()) {
-			while (!raw_spin_trylock(lock))
+			while (!bpf_map_raw_trylock(lock))
 				cpu_relax();
 		} else {
 			raw_spin_lock(lock);
+			__release(lock);	/* see bpf_map_raw_trylock() */
 		}
 	} else if (!bpf_map_lock_nested(lock, bpf_map_raw_trylock)) {
 		bpf_map_lock_forget();
@@ -143,6 +144,7 @@ static __always_inline int bpf_map_lock(raw_spinlock_t *lock)
 
 static __always_inline void bpf_map_unlock(raw_spinlock_t *lock)
 {
+	__acquire(lock);
 	raw_spin_unlock(lock);
 	bpf_map_lock_forget();
 }

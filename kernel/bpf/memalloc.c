@@ -888,7 +888,7 @@ static void *slab_alloc(struct bpf_mem_pool *pool, gfp_t gfp, void **area)
 		obj = kmalloc_node(pool->size, gfp, pool->numa_node);
 	if (!obj || !pool->percpu_size)
 		return obj;
-	*area = (void *)__alloc_percpu_gfp(pool->percpu_size, 8, gfp);
+	*area = (__force void *)__alloc_percpu_gfp(pool->percpu_size, 8, gfp);
 	if (!*area) {
 		slab_free(pool, obj, NULL);
 		return NULL;
@@ -1894,7 +1894,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 
 	mc = kmem_cache_zalloc(cache_cache, gfp);
 	if (!mc)
-		return ERR_PTR(-ENOMEM);
+		return (__force void __percpu *)ERR_PTR(-ENOMEM);
 	mc->link_off = opts->link_off;
 	if (opts->link_off < 0) {
 		mc->head_room = HEAD_ROOM;
@@ -1942,7 +1942,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		err = reserve_declare(mc, opts->reserve);
 		if (err) {
 			cache_destroy(pcpu);
-			return ERR_PTR(err);
+			return (__force void __percpu *)ERR_PTR(err);
 		}
 	}
 	return pcpu;
@@ -1951,7 +1951,7 @@ put_pool:
 	pool_put(mc->pool);
 free_mc:
 	kmem_cache_free(cache_cache, mc);
-	return ERR_PTR(-ENOMEM);
+	return (__force void __percpu *)ERR_PTR(-ENOMEM);
 }
 
 static const u16 class_sizes[] = {

@@ -334,6 +334,16 @@ static void test_refused(void)
 	close(inner);
 }
 
+/* With KASAN the last 512 elements to be freed are not used again either */
+static bool skip_default(int flags)
+{
+	if (flags == STAYS || !has_kasan())
+		return false;
+	printf("%s:SKIP:KASAN keeps elements from being used again\n", __func__);
+	test__skip();
+	return true;
+}
+
 void test_htab_reuse(void)
 {
 	static const struct {
@@ -354,10 +364,10 @@ void test_htab_reuse(void)
 		test_bound();
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		snprintf(name, sizeof(name), "sleepable_%s", cases[i].name);
-		if (test__start_subtest(name))
+		if (test__start_subtest(name) && !skip_default(cases[i].flags))
 			test_sleepable(cases[i].type, cases[i].flags);
 		snprintf(name, sizeof(name), "looks_%s", cases[i].name);
-		if (test__start_subtest(name))
+		if (test__start_subtest(name) && !skip_default(cases[i].flags))
 			test_looks(cases[i].type, cases[i].flags);
 	}
 }

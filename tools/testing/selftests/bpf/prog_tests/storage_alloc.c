@@ -54,9 +54,14 @@ static void check_runs(struct storage_alloc *skel, const char *name)
 
 static bool have_slab(const char *func)
 {
-	if (!access(SLAB("shrink"), F_OK))
+	const char *why = "needs CONFIG_SLUB_DEBUG and slab_nomerge";
+
+	/* of the base: shrink waits for CPUs, kmem_cache_destroy() for shrink */
+	if (!access("/proc/lockdep", F_OK))
+		why = "lockdep complains of shrink";
+	else if (!access(SLAB("shrink"), F_OK))
 		return true;
-	printf("%s:SKIP:needs CONFIG_SLUB_DEBUG and slab_nomerge\n", func);
+	printf("%s:SKIP:%s\n", func, why);
 	test__skip();
 	return false;
 }
@@ -497,14 +502,14 @@ static void add_all(struct storage_alloc *skel, int *fds, __u64 flags, int err)
 	CHECK(failed, "update", "%d times not %d\n", failed, err);
 }
 
-/* 2 kB a CPU for all sizes together, be the maps new or used, or in vain; without
- * a map nothing
+/* 2 kB a CPU for all sizes together, 3 kB on a machine with one, be the maps new or
+ * used, or in vain; without a map nothing
  */
 static void test_idle(void)
 {
 	int cpus = libbpf_num_possible_cpus(), fds[NR], i, j;
 	struct storage_alloc *skel;
-	long long state, most, bytes = 0;
+	long long state, limit, most, bytes = 0;
 	cpu_set_t old, set;
 
 	skel = load("file_open", "file_open");
@@ -517,7 +522,9 @@ static void test_idle(void)
 	if (CHECK(state <= 0, "state", "errno %d\n", errno))
 		goto out;
 	state = 6 * (state + 64 * cpus + 64);
-	most = 2048 * cpus - state;
+	/* what there is once a size is too much for a machine with one CPU */
+	limit = cpus > 1 ? 2048 * cpus : 3072;
+	most = limit - state;
 	sched_getaffinity(0, sizeof(old), &old);
 	for (i = 0; i < NR; i++)
 		fds[i] = memfd_create("storage", 0);
@@ -545,8 +552,8 @@ static void test_idle(void)
 				break;
 			usleep(20000);
 		}
-		printf("%d: %lld bytes of %d after %d ms\n", i, state + bytes,
-		       2048 * cpus, j * 20);
+		printf("%d: %lld bytes of %lld after %d ms\n", i,
+		       state + bytes, limit, j * 20);
 		CHECK(bytes < 0 || bytes > most, "idle",
 		      "%lld bytes, expected %lld at most\n", bytes, most);
 	}
