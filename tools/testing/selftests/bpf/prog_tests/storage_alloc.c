@@ -78,7 +78,7 @@ static long long wait_objects(long long most)
 	long long n;
 	int i;
 
-	for (i = 0; i < 250; i++) {
+	for (i = 0; i < 1500; i++) {
 		n = slab_objects();
 		if (n <= most)
 			break;
@@ -91,7 +91,7 @@ static bool wait_gone(const char *path)
 {
 	int i;
 
-	for (i = 0; i < 250 && !access(path, F_OK); i++)
+	for (i = 0; i < 1500 && !access(path, F_OK); i++)
 		usleep(20000);
 	return access(path, F_OK);
 }
@@ -546,7 +546,7 @@ static void test_idle(void)
 		}
 		if (i == 1)
 			continue;
-		for (j = 0; j < 250; j++) {
+		for (j = 0; j < 1500; j++) {
 			bytes = all_bytes();
 			if (bytes <= most)
 				break;
