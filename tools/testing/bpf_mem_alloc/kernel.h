@@ -24,6 +24,7 @@ typedef int64_t s64;
 typedef unsigned int gfp_t;
 
 #define __percpu
+#define __force
 #define __init
 #define notrace
 #define likely(x)		__builtin_expect(!!(x), 1)
