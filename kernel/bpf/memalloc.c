@@ -147,7 +147,7 @@ struct bpf_mem_cache {
 	u16 head_room;		/* link in front of the object */
 	u16 max_batch;
 	u16 max_cached;		/* on a CPU, what is more is surplus */
-	u16 max_idle;		/* the same where it is idle, if lean */
+	u16 max_idle;		/* the same where it is idle; less if lean */
 	u32 max_waiting;	/* no new objects while so many wait; 0: any */
 	bool sleepable;		/* grace periods include Tasks Trace */
 	bool uncleared;		/* what is in an object from slab is anything */
@@ -164,7 +164,7 @@ struct bpf_mem_cache {
 	atomic_long_t nr_objs;	/* live, cached, waiting: all there are */
 	atomic_long_t nr_ready;	/* in @stock and @reserve */
 	atomic_long_t nr_waiting;	/* in @waiting, @in_gp, @held, @held_gp */
-	unsigned long last_burst;	/* in jiffies */
+	unsigned long last_burst;	/* in jiffies; last look at lists if lean */
 	unsigned long retry;		/* in jiffies, 0: at once */
 	struct delayed_work work;
 	struct rcu_head rcu;
@@ -604,9 +604,7 @@ static __always_inline void request_objects(struct bpf_mem_cpu *c)
  */
 static __always_inline u32 cpu_most(struct bpf_mem_cpu *c)
 {
-	struct bpf_mem_cache *mc = c->cache;
-
-	return mc->lean && READ_ONCE(c->idle) ? mc->max_idle : mc->max_cached;
+	return READ_ONCE(c->idle) ? c->cache->max_idle : c->cache->max_cached;
 }
 
 /* Does the worker have to come by when this CPU's list has not been used? */
@@ -1607,7 +1605,7 @@ static void destroy_step(struct bpf_mem_cache *mc)
 	mc->drained = gp_start(mc, true);
 }
 
-/* Ask an other CPU's irq_work, or this one's, to take away what @c may not keep */
+/* Ask the irq_work of @cpu to take away what @c, its list, may not keep */
 static void request_trim(struct bpf_mem_cpu *c, int cpu)
 {
 	struct bpf_mem_service *svc = per_cpu_ptr(&bpf_mem_service, cpu);
@@ -1641,8 +1639,11 @@ static void lean_trim(struct bpf_mem_cache *mc)
 		}
 	}
 	cpus_read_unlock();
+	/* one who is just taking some fails in its cmpxchg() */
+	if (!active)
+		atomic_long_sub(drain_list(mc, &mc->stock), &mc->nr_ready);
 	if (active || more)
-		goto out;
+		return;
 	WRITE_ONCE(mc->trimming, false);
 	/* pairs with that in want_trim() */
 	smp_mb();
@@ -1652,10 +1653,6 @@ static void lean_trim(struct bpf_mem_cache *mc)
 	}
 	if (more)
 		WRITE_ONCE(mc->trimming, true);
-out:
-	/* one who is just taking some fails in its cmpxchg() */
-	if (!active)
-		atomic_long_sub(drain_list(mc, &mc->stock), &mc->nr_ready);
 }
 
 /* The worker of an allocator that has next to nothing ready */
@@ -1889,7 +1886,6 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	gfp_t gfp = opts->uncharged ? GFP_STATE & ~__GFP_ACCOUNT : GFP_STATE;
 	struct bpf_mem_cpu __percpu *pcpu;
 	struct bpf_mem_cache *mc;
-	u32 cached;
 	int cpu, err;
 
 	mc = kmem_cache_zalloc(cache_cache, gfp);
@@ -1909,13 +1905,13 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	if (!mc->pool)
 		goto free_mc;
 	mc->charge = mc->pool->charge;
-	cached = min_t(u32, CACHED_BYTES / mc->charge, CACHED_OBJS);
-	mc->max_cached = cached;
-	mc->max_batch = max_t(u32, cached / 2, 1);
+	mc->max_cached = min_t(u32, CACHED_BYTES / mc->charge, CACHED_OBJS);
+	mc->max_batch = max_t(u32, mc->max_cached / 2, 1);
+	mc->max_idle = mc->max_cached;
 	if (opts->cache_bytes) {
 		mc->lean = true;
-		mc->max_idle = min_t(u32, opts->cache_bytes / mc->charge, cached);
-		cached = mc->max_idle;
+		mc->max_idle = min_t(u32, opts->cache_bytes / mc->charge,
+				     mc->max_cached);
 	}
 	INIT_DELAYED_WORK(&mc->work, cache_work);
 
@@ -1928,7 +1924,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 
 		c->cache = mc;
 		c->link_off = mc->link_off;
-		c->high = cached;
+		c->high = mc->max_idle;
 		c->idle = 1;
 		set_batch(c, FIRST_BATCH);
 		c->starved = (u32)jiffies - 1;

@@ -142,7 +142,7 @@ INSPECT u32 inspect_cached(struct bpf_mem_alloc *ma, int cpu)
 	return per_cpu_ptr(ma->pcpu, cpu)->cnt;
 }
 
-bool inspect_depot_locked(struct bpf_mem_alloc *ma)
+INSPECT bool inspect_depot_locked(struct bpf_mem_alloc *ma)
 {
 	return atomic_read(&per_cpu_ptr(ma->pcpu, 0)->cache->depot_lock);
 }

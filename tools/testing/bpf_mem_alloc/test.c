@@ -2176,22 +2176,31 @@ static void idle_costs(void **state)
 	destroy(&v);
 }
 
+static const struct bpf_mem_alloc_opts lean_opts = {
+	.link_off = -1,
+	.numa_node = NUMA_NO_NODE,
+	.cache_bytes = 512,
+};
+
+static void lean_init(struct bpf_mem_alloc *ma, size_t size)
+{
+	struct bpf_mem_alloc_opts opts = lean_opts;
+
+	opts.size = size;
+	assert_int_equal(bpf_mem_alloc_init_opts(ma, &opts), 0);
+}
+
 /* Nothing is made before it is needed, and little of it stays, of any size */
 static void lean_keeps_little(void **state)
 {
 	static const size_t sizes[] = { 64, 192, 256, 512, 1024, 4096 };
-	struct bpf_mem_alloc_opts opts = {
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	unsigned long flags;
 	struct inspect in;
 	long most, most_active;
 	u32 i, j, round;
 
-	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &opts), 0);
+	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &lean_opts), 0);
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		assert_int_equal(bpf_mem_class_get(&ma, sizes[i]), 0);
 		inspect(&ma, 0, &in);
@@ -2236,30 +2245,31 @@ static void lean_keeps_little(void **state)
 	assert_int_equal(memcg.usage, 0);
 }
 
+static void alloc_and_free(struct bpf_mem_alloc *ma)
+{
+	u32 i;
+
+	for (i = 0; i < 30; i++) {
+		ptrs[i] = bpf_mem_cache_alloc(ma);
+		assert_non_null(ptrs[i]);
+	}
+	while (i--)
+		bpf_mem_cache_free_rcu(ma, ptrs[i]);
+}
+
 /* While it is used it keeps more, so that slab is not called for each object */
 static void lean_in_use(void **state)
 {
-	struct bpf_mem_alloc_opts opts = {
-		.size = 200,
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	struct inspect in;
-	u32 i, j, most = 0;
+	u32 i, most = 0;
 	long made = 0;
 
-	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	lean_init(&ma, 200);
 	for (i = 0; i < 20; i++) {
 		if (i == 10)
 			made = emul.calls;
-		for (j = 0; j < 30; j++) {
-			ptrs[j] = bpf_mem_cache_alloc(&ma);
-			assert_non_null(ptrs[j]);
-		}
-		while (j--)
-			bpf_mem_cache_free_rcu(&ma, ptrs[j]);
+		alloc_and_free(&ma);
 		emul_settle();
 		emul_advance(HZ / 5);
 	}
@@ -2267,10 +2277,7 @@ static void lean_in_use(void **state)
 	/* a CPU that is idle does not keep as much because another one is not */
 	emul_set_cpu(1);
 	for (i = 0; i < 20; i++) {
-		for (j = 0; j < 30; j++)
-			ptrs[j] = bpf_mem_cache_alloc(&ma);
-		while (j--)
-			bpf_mem_cache_free_rcu(&ma, ptrs[j]);
+		alloc_and_free(&ma);
 		emul_advance(HZ / 5);
 		most = max(most, inspect_cached(&ma, 1));
 	}
@@ -2287,16 +2294,11 @@ static void lean_in_use(void **state)
 static void lean_frees_go(void **state)
 {
 	static const size_t sizes[] = { 64, 64, 4096 };
-	struct bpf_mem_alloc_opts opts = {
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	struct inspect in;
 	u32 i, j, n;
 
-	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &opts), 0);
+	assert_int_equal(bpf_mem_alloc_init_lazy(&ma, &lean_opts), 0);
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		assert_int_equal(bpf_mem_class_get(&ma, sizes[i]), 0);
 		n = 512 / (sizes[i] + EMUL_HEAD_ROOM);
@@ -2330,17 +2332,11 @@ static void lean_frees_go(void **state)
 /* Others that find nothing do not keep an idle CPU's list from being looked at */
 static void lean_fails_elsewhere(void **state)
 {
-	struct bpf_mem_alloc_opts opts = {
-		.size = 1024,
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	unsigned long flags;
 	u32 i;
 
-	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	lean_init(&ma, 1024);
 	for (i = 0; i < 20; i++)
 		ptrs[i] = bpf_mem_cache_alloc(&ma);
 	while (i--)
@@ -2362,18 +2358,12 @@ static void lean_fails_elsewhere(void **state)
 /* A CPU that only frees is idle */
 static void lean_frees_only(void **state)
 {
-	struct bpf_mem_alloc_opts opts = {
-		.size = 192,
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	struct inspect in;
 	long made;
 	u32 i;
 
-	assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+	lean_init(&ma, 192);
 	for (i = 0; i < 100; i++)
 		ptrs[i] = bpf_mem_cache_alloc(&ma);
 	emul_advance(4 * HZ);
@@ -2394,17 +2384,11 @@ static void lean_frees_only(void **state)
 /* What is held when its allocator goes is not kept for reuse */
 static void lean_destroyed_while_held(void **state)
 {
-	struct bpf_mem_alloc_opts opts = {
-		.size = 192,
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	u32 i, gps;
 
 	for (gps = 0; gps < 3; gps++) {
-		assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+		lean_init(&ma, 192);
 		for (i = 0; i < 3; i++)
 			ptrs[i] = bpf_mem_cache_alloc(&ma);
 		while (i--)
@@ -2424,18 +2408,12 @@ static void lean_destroyed_while_held(void **state)
 static void lean_fill_goes(void **state)
 {
 	static const size_t sizes[] = { 192, 4096 };
-	struct bpf_mem_alloc_opts opts = {
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
 	struct bpf_mem_alloc ma;
 	struct inspect in;
 	u32 i, j;
 
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
-		opts.size = sizes[i];
-		assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
+		lean_init(&ma, sizes[i]);
 		for (j = 0; j < 4; j++) {
 			emul_set_cpu(j % 2);
 			/* by way of this CPU's refill, and where that fails */
@@ -2457,41 +2435,32 @@ static void lean_fill_goes(void **state)
 /* Who clears objects anyway does not have that done twice */
 static void uncleared(void **state)
 {
-	struct bpf_mem_alloc_opts opts = {
-		.size = 64,
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
+	struct bpf_mem_alloc_opts opts = lean_opts;
 	struct bpf_mem_alloc ma;
-	u32 i, dirty;
+	u32 i, j, dirty;
 
-	for (opts.uncleared = false; ; opts.uncleared = true) {
+	opts.size = 64;
+	for (i = 0; i < 2; i++) {
+		opts.uncleared = i;
 		assert_int_equal(bpf_mem_alloc_init_opts(&ma, &opts), 0);
 		ptrs[0] = bpf_mem_cache_alloc(&ma);
-		for (i = dirty = 0; i < 64; i++)
-			dirty += !!((char *)ptrs[0])[i];
-		assert_int_equal(dirty, opts.uncleared ? 64 : 0);
+		for (j = dirty = 0; j < opts.size; j++)
+			dirty += !!((char *)ptrs[0])[j];
+		assert_int_equal(dirty, i ? opts.size : 0);
 		bpf_mem_cache_free(&ma, ptrs[0]);
 		bpf_mem_alloc_destroy(&ma);
 		emul_settle();
-		if (opts.uncleared)
-			break;
 	}
 }
 
 /* Whose users have declared nothing have their pool beside that of others */
 static void lean_beside_others(void **state)
 {
-	struct bpf_mem_alloc_opts opts = {
-		.size = 64,
-		.link_off = -1,
-		.numa_node = NUMA_NO_NODE,
-		.cache_bytes = 512,
-	};
+	struct bpf_mem_alloc_opts opts = lean_opts;
 	struct bpf_mem_alloc lean, other;
 	unsigned long flags;
 
+	opts.size = 64;
 	assert_int_equal(bpf_mem_alloc_init_opts(&lean, &opts), 0);
 	opts.cache_bytes = 0;
 	assert_int_equal(bpf_mem_alloc_init_opts(&other, &opts), 0);

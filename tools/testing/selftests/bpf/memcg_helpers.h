@@ -149,4 +149,16 @@ static inline int memcg_setup(const char *test)
 	return 0;
 }
 
+/* The same for tests that need kernel memory to be charged */
+static inline int memcg_setup_kmem(const char *test)
+{
+	int ret = memcg_setup(test);
+
+	if (ret <= 0 || memcg_kmem())
+		return ret;
+	printf("%s:SKIP:kernel memory is not charged\n", test);
+	memcg_cleanup();
+	return 0;
+}
+
 #endif

@@ -1038,14 +1038,12 @@ static void test_cgroup_full(void)
 	char val[value_size];
 	int fd = -1, err, i;
 
-	err = memcg_setup(__func__);
+	err = memcg_setup_kmem(__func__);
 	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
 		return;
-	if (!err || !memcg_kmem()) {
-		if (err)
-			printf("%s:SKIP:kernel memory is not charged\n", __func__);
+	if (!err) {
 		test__skip();
-		goto out;
+		return;
 	}
 	memset(val, 0, sizeof(val));
 	if (CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", "12M"), "limit",

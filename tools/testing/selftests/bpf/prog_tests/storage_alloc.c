@@ -45,11 +45,15 @@ static struct storage_alloc *load(const char *name, const char *other)
 	return skel;
 }
 
+static void check_results(const char *name, __u32 runs, __u32 fails, __u32 dirty)
+{
+	CHECK(!runs || fails || dirty, name,
+	      "%u runs, %u failures, %u words not zero\n", runs, fails, dirty);
+}
+
 static void check_runs(struct storage_alloc *skel, const char *name)
 {
-	CHECK(!skel->bss->runs || skel->bss->fails || skel->bss->dirty, name,
-	      "%u runs, %u failures, %u words not zero\n", skel->bss->runs,
-	      skel->bss->fails, skel->bss->dirty);
+	check_results(name, skel->bss->runs, skel->bss->fails, skel->bss->dirty);
 }
 
 static bool have_slab(const char *func)
@@ -66,11 +70,20 @@ static bool have_slab(const char *func)
 	return false;
 }
 
-/* All there are, live or not, but for what slab itself keeps */
+/* All there are of @size, live or not, but for what slab itself keeps; or -1 */
+static long long objects_of(int size)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/kernel/slab/bpf_mem-%d/shrink", size);
+	write_file(path, "1");
+	snprintf(path, sizeof(path), "/sys/kernel/slab/bpf_mem-%d/objects", size);
+	return read_number(path, "");
+}
+
 static long long slab_objects(void)
 {
-	write_file(SLAB("shrink"), "1");
-	return read_number(SLAB("objects"), "");
+	return objects_of(ELEM_SIZE);
 }
 
 static long long wait_objects(long long most)
@@ -228,7 +241,7 @@ static void test_tcp_ca(void)
 	len = sizeof(addr);
 	if (CHECK(server < 0 || getsockname(server, (void *)&addr, &len),
 		  "server", "errno %d\n", errno))
-		goto out;
+		goto close;
 	for (i = 0; i < 10; i++) {
 		sk = socket(AF_INET, SOCK_STREAM, 0);
 		CHECK(setsockopt(sk, IPPROTO_TCP, TCP_CONGESTION, "bpf_storage",
@@ -238,11 +251,11 @@ static void test_tcp_ca(void)
 		close(accept(server, NULL, NULL));
 		close(sk);
 	}
+close:
 	close(server);
 	bpf_link__destroy(link);
-	CHECK(!skel->bss->runs || skel->bss->fails || skel->bss->dirty, "tcp_ca",
-	      "%u runs, %u failures, %u words not zero\n", skel->bss->runs,
-	      skel->bss->fails, skel->bss->dirty);
+	check_results("tcp_ca", skel->bss->runs, skel->bss->fails,
+		      skel->bss->dirty);
 out:
 	storage_tcp_ca__destroy(skel);
 }
@@ -306,14 +319,21 @@ static void execute(struct storage_alloc *skel)
 	close(pipes[1]);
 }
 
+static void open_all(int *fds)
+{
+	int i;
+
+	for (i = 0; i < NR; i++)
+		fds[i] = memfd_create("storage", 0);
+}
+
 static int add(int map, int *fds)
 {
 	int i, failed = 0;
 
-	for (i = 0; i < NR; i++) {
-		fds[i] = memfd_create("storage", 0);
+	open_all(fds);
+	for (i = 0; i < NR; i++)
 		failed += !!bpf_map_update_elem(map, &fds[i], value, BPF_NOEXIST);
-	}
 	return failed;
 }
 
@@ -464,34 +484,26 @@ static long long all_bytes(void)
 {
 	static const int sizes[] = { 192, 256, 512, 1024, 2048, 4096 };
 	long long n, bytes = 0;
-	char path[128];
-	int i, size;
+	int i;
 
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
-		size = sizes[i] + 8;
-		snprintf(path, sizeof(path), "/sys/kernel/slab/bpf_mem-%d/shrink",
-			 size);
-		write_file(path, "1");
-		snprintf(path, sizeof(path), "/sys/kernel/slab/bpf_mem-%d/objects",
-			 size);
-		n = read_number(path, "");
+		n = objects_of(sizes[i] + 8);
 		if (n < 0)
 			return -1;
-		bytes += n * size;
+		bytes += n * (sizes[i] + 8);
 	}
 	return bytes;
 }
 
 static void add_all(struct storage_alloc *skel, int *fds, __u64 flags, int err)
 {
-	static __u8 values[4096];
-	int i, failed = 0;
-
 	struct bpf_map *maps[] = {
 		skel->maps.inode_map, skel->maps.inode_map_256,
 		skel->maps.inode_map_512, skel->maps.inode_map_2048,
 		skel->maps.inode_map_4096,
 	};
+	static __u8 values[4096];
+	int i, failed = 0;
 
 	for (i = 0; i < ARRAY_SIZE(maps) * NR; i++) {
 		if (bpf_map_update_elem(bpf_map__fd(maps[i % ARRAY_SIZE(maps)]),
@@ -510,7 +522,7 @@ static void test_idle(void)
 	int cpus = libbpf_num_possible_cpus(), fds[NR], i, j;
 	struct storage_alloc *skel;
 	long long state, limit, most, bytes = 0;
-	cpu_set_t old, set;
+	cpu_set_t old;
 
 	skel = load("file_open", "file_open");
 	if (!skel)
@@ -526,23 +538,18 @@ static void test_idle(void)
 	limit = cpus > 1 ? 2048 * cpus : 3072;
 	most = limit - state;
 	sched_getaffinity(0, sizeof(old), &old);
-	for (i = 0; i < NR; i++)
-		fds[i] = memfd_create("storage", 0);
+	open_all(fds);
 	for (i = 0; i < 6; i++) {
 		/* new; used; used in vain: that fills lists, and takes nothing */
-		CPU_ZERO(&set);
-		CPU_SET(i % cpus, &set);
-		sched_setaffinity(0, sizeof(set), &set);
+		pin(i % cpus);
 		if (i == 1 || i == 2)
 			add_all(skel, fds, BPF_NOEXIST, i == 2 ? EEXIST : 0);
 		if (i > 2)
 			add_all(skel, fds, BPF_EXIST, ENOENT);
 		sched_setaffinity(0, sizeof(old), &old);
 		if (i == 2) {
-			for (j = 0; j < NR; j++) {
-				close(fds[j]);
-				fds[j] = memfd_create("storage", 0);
-			}
+			close_all(fds);
+			open_all(fds);
 		}
 		if (i == 1)
 			continue;
@@ -567,21 +574,19 @@ out:
 /* A cgroup at its limit reclaims page cache for a system call */
 static void test_cgroup_full(void)
 {
-	struct storage_alloc *skel = NULL;
+	struct storage_alloc *skel;
 	struct rlimit old, more;
 	static int fds[3 * 1024];
 	int err, i, map;
 	long long max;
 	char line[32];
 
-	err = memcg_setup(__func__);
+	err = memcg_setup_kmem(__func__);
 	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
 		return;
-	if (!err || !memcg_kmem()) {
-		if (err)
-			printf("%s:SKIP:kernel memory is not charged\n", __func__);
+	if (!err) {
 		test__skip();
-		goto cleanup;
+		return;
 	}
 	getrlimit(RLIMIT_NOFILE, &old);
 	more.rlim_cur = ARRAY_SIZE(fds) + 100;
@@ -618,8 +623,7 @@ static void test_cgroup_full(void)
 restore:
 	setrlimit(RLIMIT_NOFILE, &old);
 cleanup:
-	if (err >= 0)
-		memcg_cleanup();
+	memcg_cleanup();
 }
 
 static int create(enum bpf_map_type type, struct storage_alloc *skel, int size)

@@ -42,67 +42,54 @@ __u64 hold_ptr;
 __u32 in_irq;
 __u32 held;
 
-SEC("cgroup_skb/egress")
-int cgroup_skb(struct __sk_buff *skb)
+static __always_inline void cycle_fullsock(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
 	if (sk)
-		sk = bpf_sk_fullsock(sk);
-	if (sk)
-		cycle(false, sk);
+		cycle_sk(bpf_sk_fullsock(sk));
+}
+
+SEC("cgroup_skb/egress")
+int cgroup_skb(struct __sk_buff *skb)
+{
+	cycle_fullsock(skb);
 	return 1;
 }
 
 SEC("classifier")
 int tc(struct __sk_buff *skb)
 {
-	struct bpf_sock *sk = skb->sk;
-
-	if (sk)
-		sk = bpf_sk_fullsock(sk);
-	if (sk)
-		cycle(false, sk);
+	cycle_fullsock(skb);
 	return 0;
 }
 
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-
-	if (sk)
-		cycle(false, sk);
+	cycle_sk(ctx->sk);
 	return 1;
 }
 
 SEC("sockops")
 int sock_ops(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-
-	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB && sk)
-		cycle(false, sk);
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		cycle_sk(ctx->sk);
 	return 1;
 }
 
 SEC("cgroup/getsockopt")
 int getsockopt(struct bpf_sockopt *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
-
-	if (sk)
-		cycle(false, sk);
+	cycle_sk(ctx->sk);
 	return 1;
 }
 
 SEC("sk_msg")
 int msg_verdict(struct sk_msg_md *msg)
 {
-	struct bpf_sock *sk = msg->sk;
-
-	if (sk)
-		cycle(false, sk);
+	cycle_sk(msg->sk);
 	return SK_PASS;
 }
 

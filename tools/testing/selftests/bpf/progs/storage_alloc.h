@@ -85,4 +85,10 @@ static __always_inline void cycle(bool inode, void *owner)
 	runs += !bad;
 }
 
+static __always_inline void cycle_sk(struct bpf_sock *sk)
+{
+	if (sk)
+		cycle(false, sk);
+}
+
 #endif
