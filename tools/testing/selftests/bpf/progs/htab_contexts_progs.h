@@ -55,7 +55,7 @@ int NAME(nmi)(void *ctx)
 	return 0;
 }
 
-SEC("fentry/hrtimer_nanosleep")
+SEC("fentry/__x64_sys_nanosleep")
 int NAME(fentry)(void *ctx)
 {
 	if (test_task())
@@ -63,7 +63,7 @@ int NAME(fentry)(void *ctx)
 	return 0;
 }
 
-SEC("fexit/hrtimer_nanosleep")
+SEC("fexit/__x64_sys_nanosleep")
 int NAME(fexit)(void *ctx)
 {
 	if (test_task())

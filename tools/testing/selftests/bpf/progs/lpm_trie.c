@@ -205,7 +205,7 @@ int step_perf_event(void *ctx)
 	return 0;
 }
 
-SEC("fentry/hrtimer_nanosleep")
+SEC("fentry/__x64_sys_nanosleep")
 int step_fentry(void *ctx)
 {
 	if (test_task())
