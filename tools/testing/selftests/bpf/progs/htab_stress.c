@@ -119,10 +119,9 @@ int add_dying(void *ctx)
 	return 0;
 }
 
-/* Maps that come and go meanwhile: each CPU has a key of its own in each */
-static __always_inline void use_inner_maps(__u64 context)
+/* Maps that come and go meanwhile, in each of which the caller's @key is */
+static __always_inline void use_inner_maps(__u64 key)
 {
-	__u64 key = context << 32 | bpf_get_smp_processor_id();
 	struct val val = { .v = { key, key, key, key } }, *found;
 	__u32 i, slot;
 	void *map;
@@ -147,7 +146,7 @@ static __always_inline void use_inner_maps(__u64 context)
 SEC("raw_tp/sched_switch")
 int use_maps(void *ctx)
 {
-	use_inner_maps(1);
+	use_inner_maps(1ULL << 32 | bpf_get_smp_processor_id());
 	return 0;
 }
 
@@ -155,7 +154,8 @@ SEC("fentry.s/__x64_sys_getpgid")
 int BPF_PROG(use_maps_sleepable)
 {
 	if (test_task())
-		use_inner_maps(2);
+		/* it may be on another CPU next */
+	use_inner_maps(2ULL << 32 | (__u32)bpf_get_current_pid_tgid());
 	return 0;
 }
 
