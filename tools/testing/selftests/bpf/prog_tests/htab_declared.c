@@ -136,7 +136,9 @@ static void test_declared(bool percpu, bool nmi)
 	if (run_rounds(skel, nmi))
 		check_rounds(skel, "new map");
 	if (is_preempt_rt()) {
-		printf("PREEMPT_RT: the load would take what is declared\n");
+		printf("%s:SKIP:load: on PREEMPT_RT it takes what is declared\n",
+		       __func__);
+		test__skip();
 		goto out;
 	}
 

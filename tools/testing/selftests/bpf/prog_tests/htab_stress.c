@@ -335,6 +335,8 @@ static void test_storm(const char *prog)
 	if (!skel)
 		return;
 	before = nr_maps();
+	if (has_kasan())
+		test__force_log();
 	for (nr = 0; nr < NR_TASKS; nr++) {
 		creators[nr].outer_fd = bpf_map__fd(skel->maps.outer);
 		creators[nr].slot = nr;

@@ -155,7 +155,7 @@ int BPF_PROG(use_maps_sleepable)
 {
 	if (test_task())
 		/* it may be on another CPU next */
-	use_inner_maps(2ULL << 32 | (__u32)bpf_get_current_pid_tgid());
+		use_inner_maps(2ULL << 32 | (__u32)bpf_get_current_pid_tgid());
 	return 0;
 }
 
