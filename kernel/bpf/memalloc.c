@@ -86,6 +86,8 @@
 #define FIRST_BATCH		4
 /* A worker that found no memory is not asked again for so long */
 #define RETRY_DELAY		(HZ / 10)
+/* It tries again by itself so often to fill a reserve */
+#define FILL_DELAY		HZ
 /* A worker gives others a chance after this many */
 #define DESTROY_BATCH		128
 /* Refill and try again this often when interrupted or moved in between */
@@ -162,7 +164,7 @@ struct bpf_mem_cache {
 	atomic_t want;		/* objects that CPUs could not refill */
 	atomic_t used;		/* stocked and new ones, since a grace period */
 	atomic_long_t nr_objs;	/* live, cached, waiting: all there are */
-	atomic_long_t nr_ready;	/* in @stock and @reserve */
+	atomic_long_t nr_ready;	/* in @stock, @reserve, @declared */
 	atomic_long_t nr_waiting;	/* in @waiting, @in_gp, @held, @held_gp */
 	unsigned long last_burst;	/* in jiffies; last look at lists if lean */
 	unsigned long retry;		/* in jiffies, 0: at once */
@@ -178,8 +180,8 @@ struct bpf_mem_cache {
 struct bpf_mem_reserve {
 	u32 nr_slots;
 	u32 slot_objs;		/* in a full slot */
-	u64 full;		/* stacks, see slot_pop() */
-	u64 empty;
+	atomic64_t full;	/* stacks, see slot_pop() */
+	atomic64_t empty;
 	u32 *next;		/* of each slot, in its stack */
 	void *slots[];
 };
@@ -428,14 +430,16 @@ static __always_inline void make_chain(void *first, int link_off,
  * coping with parallelism", IBM RJ 5118, 1986.) No slot is ever freed under
  * somebody who looks at it.
  */
-static __always_inline u32 slot_pop(struct bpf_mem_reserve *rsv, u64 *stack)
+static __always_inline u32 slot_pop(struct bpf_mem_reserve *rsv,
+				    atomic64_t *stack)
 {
-	u64 old = READ_ONCE(*stack), seen;
+	u64 old = atomic64_read(stack), seen;
 	u32 next;
 
 	while ((u32)old) {
 		next = READ_ONCE(rsv->next[(u32)old - 1]);
-		seen = cmpxchg64(stack, old, ((old >> 32) + 1) << 32 | next);
+		seen = atomic64_cmpxchg(stack, old,
+					((old >> 32) + 1) << 32 | next);
 		if (seen == old)
 			break;
 		old = seen;
@@ -443,14 +447,15 @@ static __always_inline u32 slot_pop(struct bpf_mem_reserve *rsv, u64 *stack)
 	return old;
 }
 
-static __always_inline void slot_push(struct bpf_mem_reserve *rsv, u64 *stack,
-				      u32 slot)
+static __always_inline void slot_push(struct bpf_mem_reserve *rsv,
+				      atomic64_t *stack, u32 slot)
 {
-	u64 old = READ_ONCE(*stack), seen;
+	u64 old = atomic64_read(stack), seen;
 
 	for (;;) {
 		WRITE_ONCE(rsv->next[slot - 1], (u32)old);
-		seen = cmpxchg64(stack, old, ((old >> 32) + 1) << 32 | slot);
+		seen = atomic64_cmpxchg(stack, old,
+					((old >> 32) + 1) << 32 | slot);
 		if (seen == old)
 			break;
 		old = seen;
@@ -501,7 +506,7 @@ static __always_inline void **empty_slot(void **slots, u32 nr)
 
 static __always_inline bool reserve_is_low(struct bpf_mem_reserve *rsv)
 {
-	return rsv && (u32)READ_ONCE(rsv->empty);
+	return rsv && (u32)atomic64_read(&rsv->empty);
 }
 
 /* An empty slot, or 0, to be filled or pushed back */
@@ -591,7 +596,7 @@ static notrace void request_service(struct bpf_mem_cpu *c)
 		irq_work_queue(&svc->work);
 }
 
-/* Nothing came in this jiffy, so nothing will */
+/* Where nothing came, ask once a jiffy */
 static __always_inline void request_objects(struct bpf_mem_cpu *c)
 {
 	if (READ_ONCE(c->starved) != (u32)jiffies)
@@ -709,9 +714,11 @@ static __always_inline void *cpu_pop(struct bpf_mem_cpu *c, u32 cnt)
 static __always_inline void alloc_failed(struct bpf_mem_cpu *c)
 {
 	WRITE_ONCE(c->failed, c->failed + 1);
-	atomic_inc(&c->cache->missed);
 	if (!c->cache->lean)
 		WRITE_ONCE(c->cache->last_burst, jiffies);
+	/* the worker has to hear of it, though nothing came in this jiffy */
+	if (atomic_inc_return(&c->cache->missed) == 1)
+		request_service(c);
 }
 
 /* An NMI has hit the middle of a change to this CPU's list */
@@ -886,7 +893,9 @@ static void *slab_alloc(struct bpf_mem_pool *pool, gfp_t gfp, void **area)
 		obj = kmalloc_node(pool->size, gfp, pool->numa_node);
 	if (!obj || !pool->percpu_size)
 		return obj;
-	*area = (__force void *)__alloc_percpu_gfp(pool->percpu_size, 8, gfp);
+	/* it knows no __GFP_RETRY_MAYFAIL, and would have somebody killed */
+	*area = (__force void *)__alloc_percpu_gfp(pool->percpu_size, 8,
+						   gfp | __GFP_NORETRY);
 	if (!*area) {
 		slab_free(pool, obj, NULL);
 		return NULL;
@@ -1293,7 +1302,7 @@ static bool pool_fill(struct bpf_mem_pool *pool, gfp_t gfp)
 	return true;
 }
 
-/* A burst that found nothing makes room for itself and one full list */
+/* A burst makes room for what it did not find, and one full list */
 static void reserve_learn(struct bpf_mem_cache *mc)
 {
 	u32 missed = atomic_xchg(&mc->missed, 0);
@@ -1496,8 +1505,9 @@ static notrace void service(struct bpf_mem_cpu *c)
 
 /*
  * What asks for service while this runs comes from NMIs and from programs on
- * the allocation path. Those may eat up all that a refill brings, so the
- * second time the worker has to do it, and after that the next tick.
+ * the allocation path; on PREEMPT_RT also from tasks. Those may eat up all
+ * that a refill brings, so the second time the worker has to do it, and after
+ * that the next tick.
  */
 static notrace void service_run(struct bpf_mem_service *svc)
 {
@@ -1717,7 +1727,9 @@ static void cache_work(struct work_struct *work)
 	else
 		WRITE_ONCE(mc->retry, (jiffies + RETRY_DELAY) | 1);
 	gp_start(mc, false);
-	if (mc->reserve || READ_ONCE(mc->stock)) {
+	if (reserve_is_low(mc->declared) || reserve_is_low(mc->reserve)) {
+		queue_delayed_work(system_unbound_wq, &mc->work, FILL_DELAY);
+	} else if (mc->reserve || READ_ONCE(mc->stock)) {
 		delay = READ_ONCE(mc->last_burst) + RESERVE_KEEP - jiffies;
 		queue_delayed_work(system_unbound_wq, &mc->work,
 				   max(delay, 0L) + 1);
@@ -1915,7 +1927,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 	}
 	INIT_DELAYED_WORK(&mc->work, cache_work);
 
-	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, gfp);
+	pcpu = alloc_percpu_gfp(struct bpf_mem_cpu, gfp | __GFP_NORETRY);
 	if (!pcpu)
 		goto put_pool;
 	mc->pcpu = pcpu;
@@ -1985,9 +1997,10 @@ static __always_inline u32 size_class(size_t size)
  * With bpf_mem_alloc_opts::reserve that many objects, and two more for each
  * possible CPU, are made here, and cost 12 bytes each besides. Those who cannot
  * make objects share them, the others do not get them; on PREEMPT_RT all do, as
- * no program can. What is freed, wherever that is, fills the reserve up before
- * others get it, so as many as that can be taken, freed and taken again however
- * little memory there is. Otherwise the worker fills it up.
+ * no program can. What bpf_mem_cache_free() gets, wherever that is, fills the
+ * reserve up before others get it, so as many as that can be taken, freed and
+ * taken again however little memory there is. Otherwise the worker fills it up,
+ * and tries each second.
  *
  * With bpf_mem_alloc_opts::cache_bytes the allocator is for those who can make
  * objects, or can do without: others get what the CPU has, if that, and do not
@@ -2531,10 +2544,13 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 	struct chain ch = {};
 	unsigned long flags;
 	int tries = 0;
+	long waiting;
 	u32 gps;
 
 	might_sleep();
 	for (;;) {
+		gps = READ_ONCE(mc->gps);
+		waiting = atomic_long_read(&mc->nr_waiting);
 		if (cache_refill(pcpu))
 			return 0;
 		if (wait_var_event_killable(&mc->nr_waiting, may_fill(mc)))
@@ -2544,10 +2560,11 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 			continue;
 		if (ch.nr)
 			break;
-		/* the second grace period is for what the first did not see */
-		gps = READ_ONCE(mc->gps);
-		if (!(READ_ONCE(mc->held) || READ_ONCE(mc->held_gp)) ||
-		    tries++ == 2)
+		/*
+		 * What waits is held, or the worker has it: that comes after a
+		 * grace period, and what the first did not see after a second.
+		 */
+		if (!waiting || tries++ == 2)
 			return -ENOMEM;
 		if (wait_var_event_killable(&mc->nr_waiting,
 					    gp_passed(mc, gps)))

@@ -532,6 +532,9 @@ void *emul_alloc_percpu(size_t size, gfp_t gfp)
 	u32 order = order_base_2(max_t(size_t, size, 8)), off;
 	int cpu;
 
+	/* the kernel keeps nothing else of @gfp that spares the others */
+	if ((gfp & __GFP_DIRECT_RECLAIM) && !(gfp & __GFP_NORETRY))
+		emul_fail("somebody may be killed for per-CPU memory");
 	if (may_fail(gfp, "per-CPU allocation", EMUL_PERCPU_ALLOC))
 		return NULL;
 	if (emul.no_percpu_nowait && !(gfp & __GFP_DIRECT_RECLAIM))

@@ -115,10 +115,10 @@ static inline int get_order(unsigned long size)
 #else
 #define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
 #endif
-#define cmpxchg64 cmpxchg
 
 typedef struct { int counter; } atomic_t;
 typedef struct { long counter; } atomic_long_t;
+typedef struct { _Alignas(8) s64 counter; } atomic64_t;
 
 #define __RMW(op, v, x)		op(&(v)->counter, x, __ATOMIC_SEQ_CST)
 #define ATOMIC_INIT(i)		{ (i) }
@@ -142,6 +142,8 @@ typedef struct { long counter; } atomic_long_t;
 #define atomic_dec_return(v)	atomic_sub_return(1, v)
 #define atomic_dec_and_test(v)	(!atomic_dec_return(v))
 #define atomic_fetch_add(i, v)	__RMW(__atomic_fetch_add, v, i)
+#define atomic64_read		atomic_read
+#define atomic64_cmpxchg	atomic_cmpxchg
 #define atomic_long_read	atomic_read
 #define atomic_long_set		atomic_set
 #define atomic_long_add		atomic_add

@@ -56,10 +56,10 @@ INSPECT static long count_reserve(struct bpf_mem_reserve *rsv, int link_off)
 		empty += n == 0;
 		all += n;
 	}
-	for (i = rsv ? rsv->full : 0; i; i = rsv->next[i - 1], full--)
+	for (i = rsv ? atomic64_read(&rsv->full) : 0; i; i = rsv->next[i - 1], full--)
 		expect("empty slots among the full", !rsv->slots[i - 1], 0);
 	expect("full slots elsewhere", full, 0);
-	for (i = rsv ? rsv->empty : 0; i; i = rsv->next[i - 1], empty--)
+	for (i = rsv ? atomic64_read(&rsv->empty) : 0; i; i = rsv->next[i - 1], empty--)
 		expect("full slots among the empty", !!rsv->slots[i - 1], 0);
 	expect("empty slots elsewhere", empty, 0);
 	return all;

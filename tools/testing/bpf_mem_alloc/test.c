@@ -1556,7 +1556,17 @@ static void fill_waits(void **state)
 	}
 }
 
-/* There is none even then */
+static u32 taken;
+
+static void end_gp_and_take(void)
+{
+	if (slept < 5)
+		return;
+	end_gp();
+	taken = take_rest(victim, ptrs);
+}
+
+/* There is no memory even then, and others are faster */
 static void fill_waits_in_vain(void **state)
 {
 	struct user u;
@@ -1564,8 +1574,10 @@ static void fill_waits_in_vain(void **state)
 	reach_bound(&u, FIXED, 0);
 	emul.fail_at = emul.calls + 1;
 	emul.fail_on = true;
-	assert_int_equal(fill_while(&u, end_gp_late), -ENOMEM);
+	assert_int_equal(fill_while(&u, end_gp_and_take), -ENOMEM);
 	assert_int_equal(slept, 5);
+	assert_true(taken);
+	user_free_many(&u, ptrs, taken);
 	emul.fail_at = 0;
 	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
 	inspect_charged(&u, NULL);
@@ -1601,6 +1613,56 @@ static void fill_waits_for_memory(void **state)
 static void be_killed(void)
 {
 	emul.killed = true;
+}
+
+static int fill_err;
+
+static void fill_elsewhere(void *arg)
+{
+	emul.hook = NULL;
+	fill_err = fill_while(arg, be_killed);
+	emul.killed = false;
+}
+
+static void fill_in_free(enum emul_point point)
+{
+	if (point == EMUL_SLAB_FREE)
+		emul_on_cpu(1, fill_elsewhere, victim);
+}
+
+/* All that waited is with the worker, which is just giving it back */
+static void fill_waits_for_worker(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 500);
+	assert_int_equal(n, 500);
+	emul_settle();
+	emul.irq_work_manual = true;
+	user_free_many(&u, ptrs, n);
+	emul_irq_work_run();
+	emul.irq_work_manual = false;
+	emul_gp_run(EMUL_RCU);
+	user_inspect(&u, &in);
+	assert_true(in.in_gp > 300);
+	assert_int_equal(in.waiting, 0);
+	memcg.limit = memcg.usage;
+	fill_err = 0;
+	victim = &u;
+	emul.hook = fill_in_free;
+	emul_work_run();
+	emul.hook = NULL;
+	/* as it is the worker that waits for it here */
+	assert_int_equal(fill_err, -EINTR);
+	emul_settle();
+	emul_on_cpu(1, fill_elsewhere, &u);
+	assert_int_equal(fill_err, 0);
+	memcg.limit = LONG_MAX / 2;
+	inspect_charged(&u, NULL);
+	destroy(&u);
 }
 
 static void fill_is_killed(void **state)
@@ -2122,6 +2184,31 @@ static void nothing_waits_for_ever(void **state)
 	destroy(&u);
 }
 
+/* A reserve that could not be filled when there was no memory, and that nobody
+ * has asked for since
+ */
+static void declared_waits_for_memory(void **state)
+{
+	struct inspect in, idle;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, DECLARED), 0);
+	inspect_charged(&u, &idle);
+	memcg.limit = memcg.usage;
+	n = user_alloc_many_irqoff(&u, ptrs, DECLARED);
+	assert_int_equal(n, DECLARED);
+	emul_advance(10 * MINUTE);
+	user_inspect(&u, &in);
+	assert_true(in.declared < idle.declared);
+	memcg.limit = LONG_MAX / 2;
+	emul_advance(2 * HZ);
+	inspect_charged(&u, &in);
+	assert_int_equal(in.declared, idle.declared);
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
 /* What the worker made for a CPU that then wanted no more */
 static void stock_is_not_kept(void **state)
 {
@@ -2161,6 +2248,37 @@ static void starved_then_freed(void **state)
 	user_inspect(&u, &in);
 	assert_int_equal(in.waiting + in.in_gp, 0);
 	destroy(&u);
+}
+
+/* A burst in the jiffy in which another one got nothing, and the worker has been
+ * there for that, is learnt as well
+ */
+static void starved_then_burst(void **state)
+{
+	struct user u;
+	u32 i, n;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (kinds[i] == ANY)
+			continue;
+		assert_int_equal(user_init(&u, kinds[i], size_for(kinds[i])),
+				 0);
+		emul.no_nowait = true;
+		n = user_alloc_many_irqoff(&u, ptrs, 1);
+		assert_int_equal(n, 1);
+		emul_settle();
+		n += user_alloc_many_irqoff(&u, ptrs + 1, 500);
+		assert_true(n < 500);
+		emul_advance(HZ);
+		user_free_many(&u, ptrs, n);
+		emul_advance(HZ);
+		n = user_alloc_many_irqoff(&u, ptrs, 500);
+		assert_int_equal(n, 500);
+		user_free_many(&u, ptrs, n);
+		emul.no_nowait = false;
+		destroy(&u);
+		emul_settle();
+	}
 }
 
 static void idle_costs(void **state)
@@ -3113,6 +3231,7 @@ int main(int argc, char **argv)
 		T(fill_waits),
 		T(fill_waits_in_vain),
 		T(fill_waits_for_memory),
+		T(fill_waits_for_worker),
 		T(fill_is_killed),
 		T(fill_takes_stock),
 		T(fill_is_woken),
@@ -3124,11 +3243,13 @@ int main(int argc, char **argv)
 		T4(declared_is_kept),
 		T(declared_is_charged),
 		T(declared_fills_again),
+		T(declared_waits_for_memory),
 		T(migration),
 		T(retry_is_no_failure),
 		T(nothing_waits_for_ever),
 		T(stock_is_not_kept),
 		T(starved_then_freed),
+		T(starved_then_burst),
 		T(idle_costs),
 		T(lean_keeps_little),
 		T(lean_in_use),

@@ -21,10 +21,13 @@
 #include "test_maps.h"
 
 #define MB	(1024 * 1024)
+/* What buckets take at least: a list; where there are more CPUs, also a lock */
+#define BUCKETS(nr)	((nr) * sizeof(void *))
 
 struct type {
 	const char *name;
 	enum bpf_map_type type;
+	/* @max_entries: 0 for the number of CPUs */
 	__u32 key_size, value_size, max_entries, flags;
 	/* Bytes at least, after creation and for each element that is put in
 	 * later; per CPU where @percpu.
@@ -73,11 +76,14 @@ static int fill_lo(const struct type *t, int fd, __u32 i)
 	return bpf_map_update_elem(fd, &i, &ifindex, BPF_ANY);
 }
 
-static int fill_cpu(const struct type *t, int fd, __u32 i)
+static int fill_cpus(const struct type *t, int fd, __u32 i)
 {
-	__u32 qsize = 16384;
+	__u32 cpu, qsize = 16384;
 
-	return i < nr_cpus ? bpf_map_update_elem(fd, &i, &qsize, BPF_ANY) : 0;
+	for (cpu = 0; cpu < nr_cpus; cpu++)
+		if (bpf_map_update_elem(fd, &cpu, &qsize, BPF_ANY))
+			return -1;
+	return 0;
 }
 
 static int open_inner(void)
@@ -137,8 +143,8 @@ static const struct type types[] = {
 	{ "hash of maps", BPF_MAP_TYPE_HASH_OF_MAPS, 4, 4, 1 << 16, 0,
 	  2 * MB, .value = open_inner },
 	/* few and large: each update waits for an RCU grace period */
-	{ "hash of maps, dynamic", BPF_MAP_TYPE_HASH_OF_MAPS, 512, 4, 1 << 16,
-	  BPF_F_NO_PREALLOC, MB, 528, 256, .fill = fill_fd,
+	{ "hash of maps, dynamic", BPF_MAP_TYPE_HASH_OF_MAPS, 512, 4, 1 << 17,
+	  BPF_F_NO_PREALLOC, BUCKETS(1 << 17), 528, 256, .fill = fill_fd,
 	  .value = open_inner },
 	{ "LRU hash", BPF_MAP_TYPE_LRU_HASH, 4, 1024, 4096, 0, 4 * MB },
 	{ "LRU percpu hash", BPF_MAP_TYPE_LRU_PERCPU_HASH, 4, 1024, 2048, 0,
@@ -155,12 +161,12 @@ static const struct type types[] = {
 	  1 << 15, .fill = fill_lo },
 	{ "devmap hash", BPF_MAP_TYPE_DEVMAP_HASH, 4, 4, 1 << 16, 0, MB / 2, 64,
 	  1 << 15, .fill = fill_lo },
-	{ "cpumap", BPF_MAP_TYPE_CPUMAP, 4, 4, 8, 0, 64, 131072, 8,
-	  .fill = fill_cpu },
+	{ "cpumap", BPF_MAP_TYPE_CPUMAP, 4, 4, 0, 0, 8, 131072, 1,
+	  .percpu = true, .fill = fill_cpus },
 	{ "sockmap", BPF_MAP_TYPE_SOCKMAP, 4, 4, 1 << 18, 0, 2 * MB, 32, 4096,
 	  .fill = fill_fd, .value = open_udp },
-	{ "sockhash", BPF_MAP_TYPE_SOCKHASH, 4, 4, 1 << 17, 0, 2 * MB, 64, 4096,
-	  .fill = fill_fd, .value = open_udp },
+	{ "sockhash", BPF_MAP_TYPE_SOCKHASH, 4, 4, 1 << 17, 0, BUCKETS(1 << 17),
+	  64, 4096, .fill = fill_fd, .value = open_udp },
 	{ "xskmap", BPF_MAP_TYPE_XSKMAP, 4, 4, 1 << 18, 0, 2 * MB, 32, 4096,
 	  .fill = fill_fd, .value = open_xsk },
 	{ "reuseport array", BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, 4, 4, 1 << 19, 0,
@@ -173,7 +179,7 @@ static int create(const struct type *t, __u32 flags)
 		.map_type = t->type,
 		.key_size = t->key_size,
 		.value_size = t->value_size,
-		.max_entries = t->max_entries,
+		.max_entries = t->max_entries ? : nr_cpus,
 		.map_flags = t->flags | flags,
 		.inner_map_fd = value_fd,
 	};
@@ -246,8 +252,6 @@ static void check_charge(const struct type *t)
 		floor = (long long)t->created * cpus;
 		if (i)
 			floor += (long long)t->filled * t->nr_fill * cpus;
-		if (t->type == BPF_MAP_TYPE_CPUMAP && i)
-			floor = t->filled * nr_cpus;
 		CHECK(told < floor, t->name, "tells %lld of %lld bytes\n", told,
 		      floor);
 		/* the slab allocator notes in a word whose each object is; a
@@ -307,8 +311,6 @@ static void check_limit(const struct type *t)
 		CHECK(fd < 0, t->name, "create: %m\n");
 		charged = memcg_charged(MEMCG_CREATOR);
 		size = (long long)t->filled * t->nr_fill * cpus / 4;
-		if (t->type == BPF_MAP_TYPE_CPUMAP)
-			size = t->filled / 2;
 		set_limit(t, charged + size);
 		CHECK(fill(t, fd) == t->nr_fill || errno != ENOMEM, t->name,
 		      "filled beyond the limit: %m\n");

@@ -1037,6 +1037,120 @@ next:
 	}
 }
 
+#define NR_FLAPS		64
+
+static int lookup_batch(int fd, struct prefix *from, struct prefix *keys,
+			__u64 *vals, __u32 *nr)
+{
+	DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, opts);
+	struct prefix token;
+	int err;
+
+	err = bpf_map_lookup_batch(fd, from, &token, keys, vals, nr, &opts);
+	return err && errno != ENOENT ? -errno : 0;
+}
+
+static void *flap(void *arg)
+{
+	struct worker *w = arg;
+	int fd = w->nr, i;
+
+	pin(w->cpu);
+	while (!READ_ONCE(*w->stop)) {
+		for (i = 1; i < NR_FLAPS; i++)
+			w->fails += !!set(fd, i << 16, 16, 1, BPF_ANY);
+		for (i = 1; i < NR_FLAPS; i++)
+			w->fails += !!del(fd, i << 16, 16);
+		w->rounds++;
+	}
+	return NULL;
+}
+
+/* A batch has the value of a prefix with it, not that of a shorter one, and no
+ * prefix twice, also while prefixes go.
+ */
+static void test_batch_churn(void)
+{
+	int cpus[MAX_CPUS], nr_cpus, fd, i, err = 0, bad = 0, twice = 0;
+	struct prefix keys[2 * NR_FLAPS];
+	__u64 vals[2 * NR_FLAPS], end;
+	struct worker w = {};
+	bool stop = false;
+	cpu_set_t old;
+	__u32 nr;
+
+	fd = create(sizeof(struct prefix), sizeof(__u64), 2 * NR_FLAPS);
+	if (CHECK(fd < 0, "create", "errno %d\n", errno))
+		return;
+	CHECK(set(fd, 0, 0, 1, BPF_ANY) || set(fd, 0, 8, 1, BPF_ANY), "set",
+	      "failed\n");
+	nr_cpus = list_cpus(cpus, MAX_CPUS);
+	w = (struct worker){
+		.cpu = cpus[nr_cpus - 1], .nr = fd, .stop = &stop,
+	};
+	if (CHECK(pthread_create(&w.thread, NULL, flap, &w), "pthread_create",
+		  "failed\n"))
+		goto out;
+	sched_getaffinity(0, sizeof(old), &old);
+	pin(cpus[0]);
+	for (end = now_ms() + 3000; now_ms() < end;) {
+		bool seen[NR_FLAPS] = {};
+
+		nr = ARRAY_SIZE(keys);
+		err = err ? : lookup_batch(fd, NULL, keys, vals, &nr);
+		for (i = 0; i < nr; i++) {
+			bool *net = &seen[ntohl(keys[i].addr) >> 16];
+
+			bad += vals[i] != VALUE(ntohl(keys[i].addr), keys[i].len, 1);
+			twice += keys[i].len == 16 && *net;
+			*net |= keys[i].len == 16;
+		}
+	}
+	sched_setaffinity(0, sizeof(old), &old);
+	WRITE_ONCE(stop, true);
+	join_workers("flap", &w, 1);
+	CHECK(err, "lookup_batch", "%d\n", err);
+	CHECK(bad, "values", "%d of other prefixes\n", bad);
+	CHECK(twice, "prefixes", "%d twice\n", twice);
+out:
+	close(fd);
+}
+
+/* A batch goes on behind a prefix that is not there any more */
+static void test_batch_gone(void)
+{
+	struct prefix key, want, got;
+	int fd, i, err, bad = 0;
+	unsigned int seed = 1;
+	__u32 nr, len;
+	__u64 val;
+
+	fd = create(sizeof(struct prefix), sizeof(__u64), 4096);
+	if (CHECK(fd < 0, "create", "errno %d\n", errno))
+		return;
+	for (i = 0; i < 200; i++) {
+		len = rand_r(&seed) % 9;
+		CHECK(set(fd, NET(rand_r(&seed) << 24, len), len, 1, BPF_ANY),
+		      "set", "failed\n");
+	}
+	for (i = 0; i < 2000; i++) {
+		len = rand_r(&seed) % 10;
+		key = (struct prefix){ len, 0 };
+		key.addr = htonl(NET((rand_r(&seed) & 0x1ff) << 23, len));
+		/* what comes after it when it is there */
+		if (set(fd, ntohl(key.addr), len, 1, BPF_NOEXIST))
+			continue;
+		err = bpf_map_get_next_key(fd, &key, &want);
+		CHECK(del(fd, ntohl(key.addr), len), "del", "failed\n");
+		nr = 1;
+		if (lookup_batch(fd, &key, &got, &val, &nr) || nr != !err ||
+		    (nr && memcmp(&got, &want, sizeof(got))))
+			bad++;
+	}
+	CHECK(bad, "lookup_batch", "%d began elsewhere\n", bad);
+	close(fd);
+}
+
 /* In a cgroup at its limit, system calls take the place of page cache; when that
  * is used up they say -ENOMEM, and nothing is killed. All that was charged comes
  * back.
@@ -1369,6 +1483,10 @@ void test_lpm_trie(void)
 	}
 	if (test__start_subtest("batch"))
 		test_batch();
+	if (test__start_subtest("batch_churn"))
+		test_batch_churn();
+	if (test__start_subtest("batch_gone"))
+		test_batch_gone();
 	if (test__start_subtest("cgroup_full"))
 		test_cgroup_full();
 	if (test__start_subtest("churn_held"))

@@ -626,28 +626,84 @@ cleanup:
 	memcg_cleanup();
 }
 
-static int create(enum bpf_map_type type, struct storage_alloc *skel, int size)
+/* For sockets, with values as those of @like */
+static int create(struct storage_alloc *skel, struct bpf_map *like)
 {
 	struct bpf_create_map_attr attr = {
-		.map_type = type,
+		.map_type = BPF_MAP_TYPE_SK_STORAGE,
 		.map_flags = BPF_F_NO_PREALLOC,
 		.key_size = sizeof(int),
-		.value_size = size,
+		.value_size = bpf_map__value_size(like),
 	};
-	struct bpf_map *like = skel->maps.inode_map;
 
 	attr.btf_fd = bpf_object__btf_fd(skel->obj);
 	attr.btf_key_type_id = bpf_map__btf_key_type_id(like);
-	/* the type of a value is as large as the value: a byte array */
 	attr.btf_value_type_id = bpf_map__btf_value_type_id(like);
 	return bpf_create_map_xattr(&attr);
+}
+
+/* Maps with storage of @sk, until it may not have any more */
+static int fill_socket(struct storage_alloc *skel, struct bpf_map *like, int sk,
+		       int *maps, int nr)
+{
+	static __u64 values[1000];
+	int i, err = 0;
+
+	for (i = 0; i < nr && !err; i++) {
+		maps[i] = create(skel, like);
+		if (CHECK(maps[i] < 0, "create", "errno %d\n", errno))
+			break;
+		err = bpf_map_update_elem(maps[i], &sk, values, BPF_NOEXIST) ?
+		      -errno : 0;
+	}
+	CHECK(err != -ENOMEM, "optmem", "%d maps, error %d\n", i, err);
+	return i;
+}
+
+/* Whom a socket's limit refuses takes no memory: an element would be charged
+ * until a grace period is over.
+ */
+static void test_socket_full(void)
+{
+	static __u64 values[1000];
+	struct storage_alloc *skel;
+	int err, i, sk, maps[64];
+
+	if (!can_attach_fentry())
+		return;
+	skel = load("kmalloc_node", "kmalloc_node");
+	if (!skel)
+		return;
+	skel->links.kmalloc_node =
+		bpf_program__attach(skel->progs.kmalloc_node);
+	if (CHECK(IS_ERR(skel->links.kmalloc_node), "attach", "err %ld\n",
+		  PTR_ERR(skel->links.kmalloc_node)))
+		goto out;
+	sk = socket(AF_INET, SOCK_DGRAM, 0);
+	i = fill_socket(skel, skel->maps.big_map, sk, maps, ARRAY_SIZE(maps));
+	skel->bss->runs = 0;
+	err = bpf_map_update_elem(maps[i - 1], &sk, values, BPF_NOEXIST);
+	CHECK(!err || errno != ENOMEM || skel->bss->runs, "refused",
+	      "%d, errno %d, %u elements made\n", err, errno, skel->bss->runs);
+	err = bpf_map_update_elem(maps[0], &sk, values, BPF_EXIST);
+	CHECK(err || skel->bss->runs != 1, "replace",
+	      "%d, errno %d, %u elements made\n", err, errno, skel->bss->runs);
+	/* one goes, and there is room for another */
+	err = bpf_map_delete_elem(maps[0], &sk) ||
+	      bpf_map_update_elem(maps[i - 1], &sk, values, BPF_NOEXIST);
+	CHECK(err, "room", "errno %d\n", errno);
+	close(sk);
+	while (i--)
+		close(maps[i]);
+out:
+	storage_alloc__destroy(skel);
 }
 
 /* fdinfo tells what elements take; a socket's limit is an error, and ends */
 static void test_limits(void)
 {
 	struct storage_alloc *skel;
-	int fds[NR], map, big, sk, i, err = 0, maps[64];
+	int fds[NR], map, big, sk, i, maps[64];
 	static __u64 big_value[1000];
 	long long before, after;
 	char path[64];
@@ -682,14 +738,7 @@ static void test_limits(void)
 
 	/* 20 kB of sysctl net.core.optmem_max, or more */
 	sk = socket(AF_INET, SOCK_DGRAM, 0);
-	for (i = 0; i < ARRAY_SIZE(maps) && !err; i++) {
-		maps[i] = create(BPF_MAP_TYPE_SK_STORAGE, skel, sizeof(value));
-		if (CHECK(maps[i] < 0, "create", "errno %d\n", errno))
-			break;
-		err = bpf_map_update_elem(maps[i], &sk, value, BPF_NOEXIST) ?
-		      -errno : 0;
-	}
-	CHECK(err != -ENOMEM, "optmem", "%d maps, error %d\n", i, err);
+	i = fill_socket(skel, skel->maps.inode_map, sk, maps, ARRAY_SIZE(maps));
 	/* maps go before what has their elements, and after it */
 	while (i--) {
 		if (i == 4)
@@ -729,6 +778,8 @@ void test_storage_alloc(void)
 		test_interrupt();
 	if (test__start_subtest("idle"))
 		test_idle();
+	if (test__start_subtest("socket_full"))
+		test_socket_full();
 	if (test__start_subtest("limits"))
 		test_limits();
 }

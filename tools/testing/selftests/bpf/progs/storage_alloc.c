@@ -145,6 +145,17 @@ int BPF_PROG(sigio, struct task_struct *tsk, struct fown_struct *fown, int sig)
 	return 0;
 }
 
+#define __GFP_DIRECT_RECLAIM	0x400
+
+/* A system call sees first whether there is memory, and may wait for it then */
+SEC("fentry/bpf_map_kmalloc_node")
+int BPF_PROG(kmalloc_node, struct bpf_map *map, size_t size, gfp_t flags)
+{
+	if (test_task() && !(flags & __GFP_DIRECT_RECLAIM))
+		runs++;
+	return 0;
+}
+
 SEC("lsm.s/bprm_committed_creds")
 int BPF_PROG(committed_creds, struct linux_binprm *bprm)
 {
