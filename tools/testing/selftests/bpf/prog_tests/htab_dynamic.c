@@ -1113,7 +1113,8 @@ static void test_nmi(const char *name)
 	bool stop = false;
 	int nr;
 
-	if (!can_send_nmis() || verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
+	if (!can_send_nmis() || verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT) ||
+	    (!strcmp(name, "nmi_fentry") && !can_attach_fentry()))
 		return;
 	skel = OPEN_WITH("run", "run_delete", name);
 	if (!skel)

@@ -231,6 +231,8 @@ static void test_tcp_ca(void)
 	int server, sk, i;
 	socklen_t len;
 
+	if (!can_attach_fentry())
+		return;
 	skel = storage_tcp_ca__open_and_load();
 	if (CHECK(!skel, "load", "errno %d\n", errno))
 		return;
@@ -279,6 +281,8 @@ static void test_lsm(void)
 	struct storage_alloc *skel;
 	int fd, i;
 
+	if (!can_attach_fentry())
+		return;
 	skel = load("file_open", "socket_bind");
 	if (!skel)
 		return;
@@ -355,6 +359,8 @@ static void test_sleepable(void)
 	struct holder h = {};
 	long long before, n;
 
+	if (!can_attach_fentry())
+		return;
 	skel = load("committed_creds", "hold");
 	if (!skel)
 		return;
@@ -402,6 +408,8 @@ static void test_sleepable_sk(void)
 	int map, sk, i;
 	__u64 end;
 
+	if (!can_attach_fentry())
+		return;
 	skel = load("socket_bind_s", "socket_listen");
 	if (!skel)
 		return;
@@ -445,6 +453,8 @@ static void test_interrupt(void)
 	int map, dir = -1, event = -1;
 	__u64 end;
 
+	if (!can_attach_fentry())
+		return;
 	skel = load("sigio", "sigio");
 	if (!skel)
 		return;
@@ -524,6 +534,11 @@ static void test_idle(void)
 	long long state, limit, most, bytes = 0;
 	cpu_set_t old;
 
+	if (sizeof(long) != 8) {
+		printf("%s:SKIP:knows the sizes of 64-bit machines\n", __func__);
+		test__skip();
+		return;
+	}
 	skel = load("file_open", "file_open");
 	if (!skel)
 		return;

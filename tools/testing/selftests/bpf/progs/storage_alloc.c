@@ -42,9 +42,13 @@ __u64 hold_ptr;
 __u32 in_irq;
 __u32 held;
 
+/* Where pointers have 32 bits, CO-RE would load no more, and the verifier wants 64 */
+#define SK_OF(type, ctx) \
+	(*(struct bpf_sock **)((void *)(ctx) + __builtin_offsetof(type, sk)))
+
 static __always_inline void cycle_fullsock(struct __sk_buff *skb)
 {
-	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *sk = SK_OF(struct __sk_buff, skb);
 
 	if (sk)
 		cycle_sk(bpf_sk_fullsock(sk));
@@ -67,7 +71,7 @@ int tc(struct __sk_buff *skb)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	cycle_sk(ctx->sk);
+	cycle_sk(SK_OF(struct bpf_sock_addr, ctx));
 	return 1;
 }
 
@@ -75,21 +79,21 @@ SEC("sockops")
 int sock_ops(struct bpf_sock_ops *ctx)
 {
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		cycle_sk(ctx->sk);
+		cycle_sk(SK_OF(struct bpf_sock_ops, ctx));
 	return 1;
 }
 
 SEC("cgroup/getsockopt")
 int getsockopt(struct bpf_sockopt *ctx)
 {
-	cycle_sk(ctx->sk);
+	cycle_sk(SK_OF(struct bpf_sockopt, ctx));
 	return 1;
 }
 
 SEC("sk_msg")
 int msg_verdict(struct sk_msg_md *msg)
 {
-	cycle_sk(msg->sk);
+	cycle_sk(SK_OF(struct sk_msg_md, msg));
 	return SK_PASS;
 }
 
