@@ -306,7 +306,7 @@ static void test_spin_lock_nmi(void)
 	cpu_set_t old;
 	int err;
 
-	if (!can_send_nmis())
+	if (!can_send_nmis() || !can_attach_fentry())
 		return;
 	sched_getaffinity(0, sizeof(old), &old);
 	skel = open_with("nmi_locked_hash", "hold");
