@@ -2566,7 +2566,8 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 		 */
 		if (!waiting || tries++ == 2)
 			return -ENOMEM;
-		if (wait_var_event_killable(&mc->nr_waiting,
+		if (atomic_long_read(&mc->nr_waiting) &&
+		    wait_var_event_killable(&mc->nr_waiting,
 					    gp_passed(mc, gps)))
 			return -EINTR;
 	}
@@ -2589,9 +2590,9 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
  * For system calls, before they allocate with preemption or interrupts off.
  * Memory is reclaimed if need be, but nobody is killed for it. Where
  * bpf_mem_alloc_opts::max_waiting is reached, or there is no memory but in what
- * bpf_mem_cache_free_rcu() has freed, the caller waits for a grace period. An
- * interrupt or migration can take the objects away, so who then
- * finds none tries again.
+ * waits for a grace period and cannot be used again before, the caller waits as
+ * well. An interrupt or migration can take the objects away, so who then finds
+ * none tries again.
  *
  * Context: process, may sleep; not within what a grace period waits for.
  * Return: 0, -ENOMEM when machine or memory cgroup have none left, or -EINTR

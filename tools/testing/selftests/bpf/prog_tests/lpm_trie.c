@@ -484,6 +484,8 @@ static void test_nested_nmi(void)
 	skel->bss->pid = getpid();
 	nr = start_workers(skel, hammer, w, &stop);
 	send_nmis_until(&skel->bss->hits, NR_NMIS, 20000);
+	/* as many as it takes to hit one with the lock */
+	send_nmis_until(&skel->bss->nest[BUSY], 1, 60000);
 	WRITE_ONCE(stop, true);
 	join_workers("tasks", w, nr);
 	bpf_link__destroy(link);
