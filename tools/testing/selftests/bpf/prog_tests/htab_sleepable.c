@@ -145,7 +145,7 @@ static void test_verifier(void)
 		{ BPF_MAP_TYPE_STACK_TRACE, 4, 8, 0, false },
 	};
 	static const char message[] =
-		"Sleepable programs can only use array";
+		"Sleepable programs can only use array, hash, LPM trie and local storage maps";
 	int i, fd, outer, err;
 	char log[1024];
 

@@ -696,6 +696,8 @@ static void test_socket_full(void)
 		goto out;
 	sk = socket(AF_INET, SOCK_DGRAM, 0);
 	i = fill_socket(skel, skel->maps.big_map, sk, maps, ARRAY_SIZE(maps));
+	if (CHECK(i < 2, "maps", "only %d\n", i))
+		goto close;
 	skel->bss->runs = 0;
 	err = bpf_map_update_elem(maps[i - 1], &sk, values, BPF_NOEXIST);
 	CHECK(!err || errno != ENOMEM || skel->bss->runs, "refused",
@@ -707,6 +709,7 @@ static void test_socket_full(void)
 	err = bpf_map_delete_elem(maps[0], &sk) ||
 	      bpf_map_update_elem(maps[i - 1], &sk, values, BPF_NOEXIST);
 	CHECK(err, "room", "errno %d\n", errno);
+close:
 	close(sk);
 	while (i--)
 		close(maps[i]);
