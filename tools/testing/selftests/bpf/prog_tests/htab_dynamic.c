@@ -570,6 +570,7 @@ static void test_inner(void)
 	struct htab_dynamic *skel;
 	__u32 zero = 0;
 	int err, fd;
+	__u64 end;
 
 	if (verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
 		return;
@@ -593,7 +594,10 @@ static void test_inner(void)
 	err = bpf_map_delete_elem(bpf_map__fd(skel->maps.outer), &zero);
 	CHECK(err, "outer", "delete: errno %d\n", errno);
 	skel->bss->max_steps++;
-	nap();
+	/* a timer that is early leaves nothing to sleep, or to switch, for */
+	end = now_ms() + 10000;
+	while (!READ_ONCE(skel->bss->absent) && now_ms() < end)
+		nap();
 	CHECK(!skel->bss->absent || skel->bss->steps != NR_STEPS, "outer",
 	      "the program still finds the inner map\n");
 	err = bpf_map_update_elem(bpf_map__fd(skel->maps.outer), &zero, &fd,
