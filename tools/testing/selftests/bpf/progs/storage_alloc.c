@@ -8,7 +8,7 @@
 /* Of each size that the allocator has, with those above */
 #define INODE_MAP(size)						\
 	struct value_##size {					\
-		__u8 bytes[(size) - 128];			\
+		__u8 bytes[(size) - 72];			\
 	};							\
 	struct {						\
 		__uint(type, BPF_MAP_TYPE_INODE_STORAGE);	\
@@ -17,6 +17,8 @@
 		__type(value, struct value_##size);		\
 	} inode_map_##size SEC(".maps")
 
+INODE_MAP(96);
+INODE_MAP(128);
 INODE_MAP(256);
 INODE_MAP(512);
 INODE_MAP(2048);
