@@ -48,8 +48,11 @@
  * cmpxchg. The depot (stock, waiting, in_gp) has many producers, which push
  * with cmpxchg, and one consumer at a time, who holds depot_lock: thus a
  * node that the consumer has seen stays where it is, and no ABA can be. An
- * NMI does not wait for that lock. The functions that work on these lists
- * are notrace and NOKPROBE: no program runs in the middle of them but in NMI.
+ * NMI does not wait for that lock, and nobody who allocates does so without
+ * end: an NMI may have hit its holder, and wait for a lock that is held across
+ * the allocation, of a bucket for example. The functions that work on these
+ * lists are notrace and NOKPROBE: no program runs in the middle of them but in
+ * NMI.
  *
  * Where interrupts are off already an alloc takes 20 instructions and a free
  * 19, none of them atomic; else 23 and 25, with those that turn interrupts
@@ -61,6 +64,8 @@
 /* An allocator caches at most this much on a CPU */
 #define CACHED_BYTES		SZ_8K
 #define CACHED_OBJS		96
+/* How often an alloc looks for the depot: far longer than it is ever locked */
+#define DEPOT_TRIES		10000
 /* What is ready for all allocators of a size: objects, or bytes of larger ones */
 #define POOL_SLOTS		16
 #define POOL_MIN_SLOTS		4
@@ -114,7 +119,7 @@ struct bpf_mem_cpu {
 	void *nested;		/* freed while @busy, pushed by cmpxchg */
 	struct bpf_mem_cpu *next_service;
 	u32 starved;		/* jiffies when service got nothing */
-	u32 failed;		/* allocations that found nothing */
+	atomic_t failed;	/* allocations that found nothing, in NMIs too */
 	struct bpf_mem_cache *cache;
 };
 
@@ -329,6 +334,19 @@ static __always_inline void depot_lock(struct bpf_mem_cache *mc)
 		cpu_relax();
 }
 
+/* For who may hold a lock that an NMI above the depot's holder waits for */
+static __always_inline bool depot_lock_or_not(struct bpf_mem_cache *mc)
+{
+	u32 tries = in_nmi() ? 1 : DEPOT_TRIES;
+
+	while (!depot_trylock(mc)) {
+		if (!--tries)
+			return false;
+		cpu_relax();
+	}
+	return true;
+}
+
 static __always_inline void depot_unlock(struct bpf_mem_cache *mc)
 {
 	atomic_set_release(&mc->depot_lock, 0);
@@ -380,12 +398,8 @@ static noinline notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
 	if (!READ_ONCE(mc->stock) && !READ_ONCE(mc->waiting) &&
 	    !READ_ONCE(mc->in_gp))
 		return;
-	if (in_nmi()) {
-		if (!depot_trylock(mc))
-			return;
-	} else {
-		depot_lock(mc);
-	}
+	if (!depot_lock_or_not(mc))
+		return;
 	n += had;
 	if (ch->nr < n)
 		depot_take_list(mc, &mc->stock, n - ch->nr, ch);
@@ -713,7 +727,7 @@ static __always_inline void *cpu_pop(struct bpf_mem_cpu *c, u32 cnt)
 /* Nothing anywhere: say so, and let the reserve learn from it */
 static __always_inline void alloc_failed(struct bpf_mem_cpu *c)
 {
-	WRITE_ONCE(c->failed, c->failed + 1);
+	atomic_inc(&c->failed);
 	if (!c->cache->lean)
 		WRITE_ONCE(c->cache->last_burst, jiffies);
 	/* the worker has to hear of it, though nothing came in this jiffy */
@@ -2281,7 +2295,7 @@ static void add_stats(struct bpf_mem_cpu __percpu *pcpu,
 		struct bpf_mem_cpu *c = per_cpu_ptr(pcpu, cpu);
 
 		stats->cached += READ_ONCE(c->cnt);
-		stats->failed += READ_ONCE(c->failed);
+		stats->failed += (u32)atomic_read(&c->failed);
 	}
 	stats->cached += max(atomic_long_read(&mc->nr_ready), 0L);
 	stats->waiting += max(atomic_long_read(&mc->nr_waiting), 0L);

@@ -31,12 +31,14 @@ int main(void)
 #define HELD		8
 #define MAX_POINTS	65536
 #define INT3		0xcc
+#define MAX_WAITS	1000000
 #define MINUTE		(60 * HZ)
 
-enum actor { NMI, INTERRUPT, OTHER_CPU, WORKER, NR_ACTORS, TURNS = NR_ACTORS };
+enum actor { NMI, INTERRUPT, OTHER_CPU, WORKER, LOCKED_CPU, NR_ACTORS,
+	     TURNS = NR_ACTORS };
 
 static const char * const actors[] = {
-	"NMI", "interrupt", "other CPU", "worker",
+	"NMI", "interrupt", "other CPU", "worker", "other CPU with a lock",
 };
 
 struct scenario {
@@ -137,6 +139,7 @@ static bool other_busy;
 static bool long_path;	/* this would take too long, or never end */
 static unsigned long other_irqs_off;
 static u32 other_preempt_count;
+static u32 locked_waits;	/* 0: not locked */
 
 /* More than its list holds, so that it takes from the depot and gives to it */
 static void use_depot(void)
@@ -148,6 +151,23 @@ static void use_depot(void)
 	if (long_path)
 		return;
 	n = user_alloc_many(&user, objs, ARRAY_SIZE(objs));
+	user_free_many(&user, objs, n);
+}
+
+/* With interrupts off and a lock, of a bucket for example. An NMI that has hit this
+ * CPU may wait for that lock, so the other one must not wait for this CPU.
+ */
+static void use_locked(void)
+{
+	unsigned long flags;
+	void *objs[2];
+	u32 n;
+
+	local_irq_save(flags);
+	locked_waits = 1;
+	n = user_alloc_many_irqoff(&user, objs, ARRAY_SIZE(objs));
+	locked_waits = 0;
+	local_irq_restore(flags);
 	user_free_many(&user, objs, n);
 }
 
@@ -182,6 +202,9 @@ static void other_cpu(void)
 	case WORKER:
 		end_gp();
 		break;
+	case LOCKED_CPU:
+		use_locked();
+		break;
 	default:
 		take_turns();
 	}
@@ -192,6 +215,11 @@ static void other_cpu_waits(void)
 {
 	if (emul_cpu != 1)
 		emul_fail("waiting for a CPU that waits");
+	if (locked_waits) {
+		if (locked_waits++ == MAX_WAITS)
+			emul_fail("waiting without end with a lock");
+		return;
+	}
 	swapcontext(&other_context, &this_context);
 }
 

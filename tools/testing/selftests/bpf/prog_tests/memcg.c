@@ -544,6 +544,82 @@ static void test_removed(void)
 	      before);
 }
 
+/* Bytes that the root cgroup is charged, where the test is now */
+static long long root_charged(struct memcg *skel)
+{
+	syscall(__NR_getpgid, 0);
+	return READ_ONCE(skel->bss->pages) * sysconf(_SC_PAGESIZE);
+}
+
+/* The map of a cgroup that was a child of the root charges the root, which has no
+ * limit. What is not counted there is not to be uncharged either: below 0, the
+ * counter lets nobody charge anything.
+ */
+static void test_removed_root(void)
+{
+	long long before, after, most = 0;
+	int hash = -1, err, round, i, ms;
+	static char val[1000];
+	struct memcg *skel;
+
+	if (!kmem || sizeof(long) != 8) {
+		printf("%s:SKIP:%s\n", __func__, kmem ?
+		       "reads pointers of 64 bits" : "kernel memory is not charged");
+		test__skip();
+		return;
+	}
+	skel = load();
+	if (!skel)
+		return;
+	skel->links.usage = bpf_program__attach(skel->progs.usage);
+	if (CHECK(IS_ERR(skel->links.usage), "attach", "errno %d\n", errno))
+		goto out;
+	skel->bss->pid = getpid();
+	if (CHECK(mkdir(MEMCG_ROOT "/removed", 0755), "mkdir", "errno %d\n",
+		  errno))
+		goto out;
+	memcg_enter(MEMCG_ROOT "/removed");
+	hash = bpf_create_map(BPF_MAP_TYPE_HASH, sizeof(i), sizeof(val), 4096,
+			      BPF_F_NO_PREALLOC);
+	memcg_leave();
+	CHECK(hash < 0, "create", "errno %d\n", errno);
+	CHECK(rmdir(MEMCG_ROOT "/removed"), "rmdir", "errno %d\n", errno);
+	/* a work takes its objects to the root, soon */
+	usleep(500000);
+	memcg_drain();
+	before = root_charged(skel);
+	for (round = 0; round < 8; round++) {
+		for (i = 0, err = 0; !err && i < 4096; i++)
+			err = bpf_map_update_elem(hash, &i, val, BPF_ANY);
+		CHECK(err, "update", "%d: errno %d\n", i, errno);
+		memcg_drain();
+		after = root_charged(skel);
+		if (most < after - before)
+			most = after - before;
+		for (i = 0, err = 0; !err && i < 4096; i++)
+			err = bpf_map_delete_elem(hash, &i);
+		CHECK(err, "delete", "%d: errno %d\n", i, errno);
+		for (ms = 20000; ms > 0; ms -= 100) {
+			if (read_fdinfo(hash, "memlock:\t") < MB)
+				break;
+			usleep(100000);
+		}
+		CHECK(ms <= 0, "free", "%lld bytes\n",
+		      read_fdinfo(hash, "memlock:\t"));
+	}
+	memcg_drain();
+	after = root_charged(skel);
+	printf("charged %lld bytes before, %lld after, %lld more in between\n",
+	       before, after, most);
+	CHECK(most < 3 * MB, "charged", "only %lld bytes\n", most);
+	CHECK(after < before - MB || after > before + MB, "root",
+	      "%lld bytes before, %lld after\n", before, after);
+out:
+	if (hash >= 0)
+		close(hash);
+	memcg__destroy(skel);
+}
+
 /* Loads and pins as an agent does that is about to exit */
 static int agent(const char *cgroup, __u32 map_flags, __u32 prog_flags,
 		 const struct btf *vmlinux)
@@ -677,6 +753,34 @@ out:
 	btf__free(vmlinux);
 }
 
+/* Without RLIMIT_MEMLOCK there are other bounds still */
+static void test_too_large(void)
+{
+	static const struct {
+		enum bpf_map_type type;
+		__u32 key_size;
+		__u32 value_size;
+	} maps[] = {
+		{ BPF_MAP_TYPE_ARRAY, 4, 8 },
+		{ BPF_MAP_TYPE_QUEUE, 0, 8 },
+		{ BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, 4, 8 },
+		{ BPF_MAP_TYPE_SOCKMAP, 4, 8 },
+		{ BPF_MAP_TYPE_XSKMAP, 4, 4 },
+		{ BPF_MAP_TYPE_DEVMAP, 4, 4 },
+		{ BPF_MAP_TYPE_DEVMAP_HASH, 4, 4 },
+	};
+	int i, fd;
+
+	for (i = 0; i < ARRAY_SIZE(maps); i++) {
+		fd = bpf_create_map(maps[i].type, maps[i].key_size,
+				    maps[i].value_size, 1 << 30, 0);
+		CHECK(fd >= 0 || errno != E2BIG, "create",
+		      "type %d: fd %d, errno %d\n", maps[i].type, fd, errno);
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
 static bool drop_caps(__u64 caps)
 {
 	struct __user_cap_header_struct hdr = {
@@ -784,10 +888,14 @@ void test_memcg(void)
 		test_btf();
 	if (test__start_subtest("removed"))
 		test_removed();
+	if (test__start_subtest("removed_root"))
+		test_removed_root();
 	if (test__start_subtest("pinned"))
 		test_pinned();
 	if (test__start_subtest("rlimit"))
 		test_rlimit();
+	if (test__start_subtest("too_large"))
+		test_too_large();
 	if (test__start_subtest("privileges"))
 		test_privileges();
 	memcg_cleanup();

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
 #include "memcg.h"
 #include "test_task.h"
 
@@ -69,6 +70,7 @@ struct {
 __u32 max_runs;		/* in each context */
 
 struct ctx_stats stats[NR_CTX];
+__s64 pages;
 
 static __u32 steps[NR_CTX][MAX_CPUS];
 
@@ -131,6 +133,21 @@ SEC("raw_tp/nmi_handler")
 int nmi(void *ctx)
 {
 	add(CTX_NMI, false);
+	return 0;
+}
+
+/* Pages that the memory cgroup of the task is charged. The root does not tell. */
+SEC("raw_tp/sys_enter")
+int usage(void *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct mem_cgroup *memcg;
+
+	if (!test_task())
+		return 0;
+	/* begins with its css */
+	memcg = (void *)BPF_CORE_READ(task, cgroups, subsys[memory_cgrp_id]);
+	pages = BPF_CORE_READ(memcg, memory.usage.counter);
 	return 0;
 }
 
