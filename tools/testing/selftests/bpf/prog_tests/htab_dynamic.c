@@ -406,12 +406,14 @@ out:
 	htab_dynamic__destroy(skel);
 }
 
-/* Sleep until the program at sched_switch has done what it was told to. */
-static void switch_until(__u64 *what, __u64 value)
+/* Sleep until the program at sched_switch has counted that far. One sleep need not
+ * do: a timer that is early leaves nothing to sleep, or to switch, for.
+ */
+static void switch_until(__u64 *count, __u64 value)
 {
 	__u64 end = now_ms() + 10000;
 
-	while (READ_ONCE(*what) != value && now_ms() < end)
+	while (READ_ONCE(*count) < value && now_ms() < end)
 		nap();
 }
 
@@ -458,7 +460,7 @@ static void test_irqoff_burst(void)
 	fd = bpf_map__fd(skel->maps.dyn);
 	skel->bss->pid = getpid();
 	skel->bss->burst = 16;
-	switch_until(&skel->bss->burst, 0);
+	switch_until(&skel->bss->updates.tries, 16);
 	check_count("burst", &skel->bss->updates, 16);
 	for (i = 0; i < 16; i++)
 		bad += !holds(fd, i, 1);
@@ -570,7 +572,6 @@ static void test_inner(void)
 	struct htab_dynamic *skel;
 	__u32 zero = 0;
 	int err, fd;
-	__u64 end;
 
 	if (verifier_warns(BPF_PROG_TYPE_RAW_TRACEPOINT))
 		return;
@@ -594,10 +595,7 @@ static void test_inner(void)
 	err = bpf_map_delete_elem(bpf_map__fd(skel->maps.outer), &zero);
 	CHECK(err, "outer", "delete: errno %d\n", errno);
 	skel->bss->max_steps++;
-	/* a timer that is early leaves nothing to sleep, or to switch, for */
-	end = now_ms() + 10000;
-	while (!READ_ONCE(skel->bss->absent) && now_ms() < end)
-		nap();
+	switch_until(&skel->bss->absent, 1);
 	CHECK(!skel->bss->absent || skel->bss->steps != NR_STEPS, "outer",
 	      "the program still finds the inner map\n");
 	err = bpf_map_update_elem(bpf_map__fd(skel->maps.outer), &zero, &fd,

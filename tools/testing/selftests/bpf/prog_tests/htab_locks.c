@@ -108,43 +108,20 @@ static bool torn(const struct kind *kind, int fd, __u32 key)
 	return false;
 }
 
-static int count_elems(int fd)
-{
-	__u32 key, *prev = NULL;
-	int nr = 0;
-
-	while (!bpf_map_get_next_key(fd, prev, &key)) {
-		prev = &key;
-		nr++;
-	}
-	return nr;
-}
-
-/* Fill the map; returns how many elements it has then. */
-static int fill_up(const struct kind *kind, int fd, int *err)
-{
-	__u32 key;
-
-	*err = 0;
-	for (key = 0; key < MAX_ENTRIES; key++)
-		if (set_elem(kind, fd, key, 1))
-			*err = -errno;
-	return count_elems(fd);
-}
-
-/* An LRU map evicts some at once, to have free ones for a while. Just before it
- * does, it has as many elements as there are.
+/* Insert @nr_keys keys, or replace them; returns the most elements that the map
+ * had. An LRU map evicts some at once, to have free ones for a while: just before
+ * it does, it has as many as there are.
  */
-static int most_elems(const struct kind *kind, int fd, int *err)
+static int fill_up(const struct kind *kind, int fd, __u32 nr_keys, int *err)
 {
 	int nr, most = 0;
 	__u32 key;
 
 	*err = 0;
-	for (key = 0; key < 4 * MAX_ENTRIES; key++) {
+	for (key = 0; key < nr_keys; key++) {
 		if (set_elem(kind, fd, key, 1))
 			*err = -errno;
-		nr = count_elems(fd);
+		nr = nr_elems(fd);
 		if (most < nr)
 			most = nr;
 	}
@@ -254,7 +231,7 @@ static void test_kind(const struct kind *kind)
 	pin(0);
 	swap_line(expedited, "1", old_expedited, sizeof(old_expedited));
 	/* full, so that the last elements are at stake */
-	nr_before = fill_up(kind, fd, &err);
+	nr_before = fill_up(kind, fd, MAX_ENTRIES, &err);
 	CHECK(err, "fill", "before: err %d\n", err);
 	for (i = 0; i < MAX_FUNCS && kind->funcs[i]; i++) {
 		/* it may be inlined */
@@ -292,7 +269,7 @@ static void test_kind(const struct kind *kind)
 	/* elements that were lost are missing now */
 	for (key = 0; key < MAX_ENTRIES; key++)
 		bpf_map_delete_elem(fd, &key);
-	nr = kind->evicts ? most_elems(kind, fd, &err) : fill_up(kind, fd, &err);
+	nr = fill_up(kind, fd, (kind->evicts ? 4 : 1) * MAX_ENTRIES, &err);
 	CHECK(err || nr != nr_before, "fill",
 	      "after: %d elements, before %d, err %d\n", nr, nr_before, err);
 	if (!kind->evicts) {
@@ -342,7 +319,7 @@ static void test_spin_lock_nmi(void)
 		bpf_program__attach(skel->progs.nmi_locked_hash);
 	if (CHECK(IS_ERR(skel->links.nmi_locked_hash), "attach", "failed\n"))
 		goto out;
-	fill_up(kind, bpf_map__fd(skel->maps.locked_hash), &err);
+	fill_up(kind, bpf_map__fd(skel->maps.locked_hash), MAX_ENTRIES, &err);
 	skel->bss->pid = getpid();
 	pin(1);
 	err = pthread_create(&thread, NULL, run_hold, skel);
