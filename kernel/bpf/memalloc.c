@@ -64,8 +64,10 @@
 /* An allocator caches at most this much on a CPU */
 #define CACHED_BYTES		SZ_8K
 #define CACHED_OBJS		96
-/* How often an alloc looks for the depot: far longer than it is ever locked */
-#define DEPOT_TRIES		10000
+/* How long an alloc waits for the depot: far longer than it is ever locked */
+#define DEPOT_TIMEOUT_NS	(20 * NSEC_PER_MSEC)
+/* A memory cgroup cuts what it is charged or not any more at 32 bits */
+#define CHARGE_MAX		((u32)SZ_1G)
 /* What is ready for all allocators of a size: objects, or bytes of larger ones */
 #define POOL_SLOTS		16
 #define POOL_MIN_SLOTS		4
@@ -114,7 +116,7 @@ struct bpf_mem_cpu {
 	u16 high;		/* look for surplus above this */
 	u16 batch;		/* objects that a refill brings */
 	u8 busy;		/* @head, @cnt are being changed */
-	u8 idle;		/* not low since the worker looked, if lean */
+	u8 idle;		/* see below */
 	u32 service;		/* see below */
 	void *nested;		/* freed while @busy, pushed by cmpxchg */
 	struct bpf_mem_cpu *next_service;
@@ -122,6 +124,12 @@ struct bpf_mem_cpu {
 	atomic_t failed;	/* allocations that found nothing, in NMIs too */
 	struct bpf_mem_cache *cache;
 };
+
+/*
+ * Has a list not been low since the worker looked (if lean), or has it to give
+ * back all that it has?
+ */
+enum { LIST_ACTIVE, LIST_IDLE, LIST_GIVES_ALL };
 
 /*
  * A list that wants service is put on its CPU's list of such lists, once. It
@@ -337,14 +345,19 @@ static __always_inline void depot_lock(struct bpf_mem_cache *mc)
 /* For who may hold a lock that an NMI above the depot's holder waits for */
 static __always_inline bool depot_lock_or_not(struct bpf_mem_cache *mc)
 {
-	u32 tries = in_nmi() ? 1 : DEPOT_TRIES;
+	u64 start;
 
-	while (!depot_trylock(mc)) {
-		if (!--tries)
-			return false;
+	if (depot_trylock(mc))
+		return true;
+	if (in_nmi())
+		return false;
+	start = ktime_get_mono_fast_ns();
+	do {
 		cpu_relax();
-	}
-	return true;
+		if (depot_trylock(mc))
+			return true;
+	} while (ktime_get_mono_fast_ns() - start < DEPOT_TIMEOUT_NS);
+	return false;
 }
 
 static __always_inline void depot_unlock(struct bpf_mem_cache *mc)
@@ -388,17 +401,20 @@ static __always_inline void depot_take_list(struct bpf_mem_cache *mc,
 
 /*
  * Take up to @n objects from the depot, those first that need no grace
- * period any more. Interrupts are off.
+ * period any more. Interrupts are off. Where they were on before, @wait: who
+ * makes objects while there are some in the depot makes more each time.
  */
 static noinline notrace void depot_take(struct bpf_mem_cache *mc, u32 n,
-					struct chain *ch)
+					bool wait, struct chain *ch)
 {
 	u32 had = ch->nr, stocked;
 
 	if (!READ_ONCE(mc->stock) && !READ_ONCE(mc->waiting) &&
 	    !READ_ONCE(mc->in_gp))
 		return;
-	if (!depot_lock_or_not(mc))
+	if (wait)
+		depot_lock(mc);
+	else if (!depot_lock_or_not(mc))
 		return;
 	n += had;
 	if (ch->nr < n)
@@ -623,7 +639,14 @@ static __always_inline void request_objects(struct bpf_mem_cpu *c)
  */
 static __always_inline u32 cpu_most(struct bpf_mem_cpu *c)
 {
-	return READ_ONCE(c->idle) ? c->cache->max_idle : c->cache->max_cached;
+	switch (READ_ONCE(c->idle)) {
+	case LIST_ACTIVE:
+		return c->cache->max_cached;
+	case LIST_IDLE:
+		return c->cache->max_idle;
+	default:
+		return 0;
+	}
 }
 
 /* Does the worker have to come by when this CPU's list has not been used? */
@@ -746,7 +769,7 @@ static noinline notrace void *alloc_nested(struct bpf_mem_cpu *c, bool retry)
 	if (first)
 		make_chain(first, c->link_off, &ch);
 	else
-		depot_take(mc, 1, &ch);
+		depot_take(mc, 1, false, &ch);
 	if (!ch.nr && !reserve_take(mc, true, &ch) && !pool_take(mc, &ch)) {
 		if (!retry)
 			alloc_failed(c);
@@ -769,11 +792,11 @@ static noinline notrace void *alloc_slow(struct bpf_mem_cpu *c, bool retry,
 	struct chain ch = {};
 	void *obj = NULL;
 
-	WRITE_ONCE(c->idle, 0);
+	WRITE_ONCE(c->idle, LIST_ACTIVE);
 	if (!c->cnt)
 		cpu_drain_nested(c);
 	if (!c->cnt) {
-		depot_take(mc, c->batch, &ch);
+		depot_take(mc, c->batch, false, &ch);
 		if (ch.nr)
 			atomic_add(ch.nr, &mc->burst);
 		if (ch.nr || reserve_take(mc, declared, &ch) ||
@@ -950,7 +973,11 @@ static int charge(struct obj_cgroup *objcg, size_t bytes, gfp_t gfp)
 
 static void uncharge(struct obj_cgroup *objcg, size_t bytes)
 {
-	if (objcg && bytes)
+	if (!objcg)
+		return;
+	for (; bytes > CHARGE_MAX; bytes -= CHARGE_MAX)
+		obj_cgroup_uncharge(objcg, CHARGE_MAX);
+	if (bytes)
 		obj_cgroup_uncharge(objcg, bytes);
 }
 
@@ -996,6 +1023,8 @@ static bool create_chain(struct bpf_mem_cache *mc, u32 n, gfp_t gfp,
 
 	if (unlikely(too_many_wait(mc)))
 		return false;
+	if (unlikely((u64)n * mc->charge > CHARGE_MAX))
+		n = max(CHARGE_MAX / mc->charge, 1U);
 	gfp |= __GFP_NOWARN;
 	if (charge(mc->objcg, (size_t)n * mc->charge, gfp)) {
 		n = 1;
@@ -1191,7 +1220,7 @@ static bool reserve_fill(struct bpf_mem_cache *mc, struct bpf_mem_reserve *rsv)
 			break;
 		if (rsv == mc->declared && !quarantined(mc)) {
 			raw_local_irq_save(flags);
-			depot_take(mc, rsv->slot_objs, &ch);
+			depot_take(mc, rsv->slot_objs, true, &ch);
 			raw_local_irq_restore(flags);
 		}
 		if (ch.nr < rsv->slot_objs)
@@ -1366,10 +1395,10 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	cpu_enter(c);
 	cpu_drain_nested(c);
 	if (c->cnt < c->low) {
-		WRITE_ONCE(c->idle, 0);
+		WRITE_ONCE(c->idle, LIST_ACTIVE);
 		want = c->batch;
 		if (!last_resort)
-			depot_take(mc, want, &ch);
+			depot_take(mc, want, true, &ch);
 		want -= ch.nr;
 		if (ch.nr)
 			cpu_splice(c, &ch);
@@ -1384,7 +1413,7 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	raw_local_irq_save(flags);
 	cpu_enter(c);
 	if (last_resort && ch.nr < want)
-		depot_take(mc, want - ch.nr, &ch);
+		depot_take(mc, want - ch.nr, true, &ch);
 	if (ch.nr)
 		cpu_splice(c, &ch);
 	/* a CPU that goes on asking gets more at a time */
@@ -1483,7 +1512,8 @@ static notrace void service(struct bpf_mem_cpu *c)
 	 * frees needs none.
 	 */
 	missing = 0;
-	if (!mc->lean || (mc->max_idle && !READ_ONCE(c->idle)))
+	if (READ_ONCE(c->idle) != LIST_GIVES_ALL &&
+	    (!mc->lean || (mc->max_idle && !READ_ONCE(c->idle))))
 		missing = refill(c, may_create ? GFP_NOW : 0);
 	if (missing) {
 		WRITE_ONCE(c->starved, (u32)jiffies);
@@ -1655,7 +1685,7 @@ static void lean_trim(struct bpf_mem_cache *mc)
 	for_each_online_cpu(cpu) {
 		c = per_cpu_ptr(mc->pcpu, cpu);
 		if (!READ_ONCE(c->idle)) {
-			WRITE_ONCE(c->idle, 1);
+			WRITE_ONCE(c->idle, LIST_IDLE);
 			active = true;
 		} else if (READ_ONCE(c->cnt) > mc->max_idle) {
 			request_trim(c, cpu);
@@ -1951,7 +1981,7 @@ cache_create(const struct bpf_mem_alloc_opts *opts)
 		c->cache = mc;
 		c->link_off = mc->link_off;
 		c->high = mc->max_idle;
-		c->idle = 1;
+		c->idle = LIST_IDLE;
 		set_batch(c, FIRST_BATCH);
 		c->starved = (u32)jiffies - 1;
 	}
@@ -2551,6 +2581,31 @@ static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
 	return false;
 }
 
+/*
+ * Have all CPUs give back what they have ready. Returns whether they had some.
+ */
+static bool take_from_cpus(struct bpf_mem_cache *mc)
+{
+	struct bpf_mem_cpu *c;
+	bool some = false;
+	int cpu;
+
+	cpus_read_lock();
+	for_each_online_cpu(cpu) {
+		c = per_cpu_ptr(mc->pcpu, cpu);
+		if (!READ_ONCE(c->cnt) && !READ_ONCE(c->nested))
+			continue;
+		WRITE_ONCE(c->idle, LIST_GIVES_ALL);
+		request_trim(c, cpu);
+		some = true;
+	}
+	cpus_read_unlock();
+	/* also for a tick, where irq_work has no interrupt of its own */
+	if (some)
+		schedule_timeout_uninterruptible(2);
+	return some;
+}
+
 static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 {
 	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
@@ -2559,6 +2614,7 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 	unsigned long flags;
 	int tries = 0;
 	long waiting;
+	bool many, asked = false;
 	u32 gps;
 
 	might_sleep();
@@ -2578,8 +2634,13 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 		 * What waits is held, or the worker has it: that comes after a
 		 * grace period, and what the first did not see after a second.
 		 */
-		if (!waiting || tries++ == 2)
-			return -ENOMEM;
+		if (!waiting || tries++ == 2) {
+			if (asked || !take_from_cpus(mc))
+				return -ENOMEM;
+			asked = true;
+			tries = 0;
+			continue;
+		}
 		if (atomic_long_read(&mc->nr_waiting) &&
 		    wait_var_event_killable(&mc->nr_waiting,
 					    gp_passed(mc, gps)))
@@ -2588,10 +2649,13 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 	raw_local_irq_save(flags);
 	c = raw_cpu_ptr(pcpu);
 	cpu_enter(c);
+	/* others have filled it while we slept: all could be too much */
+	many = c->cnt;
 	cpu_splice(c, &ch);
-	WRITE_ONCE(c->idle, 0);
+	WRITE_ONCE(c->idle, LIST_ACTIVE);
+	many = many && c->cnt > cpu_most(c);
 	cpu_leave(c);
-	if (want_trim(c))
+	if (many || want_trim(c))
 		request_service(c);
 	raw_local_irq_restore(flags);
 	return 0;
@@ -2605,8 +2669,9 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
  * Memory is reclaimed if need be, but nobody is killed for it. Where
  * bpf_mem_alloc_opts::max_waiting is reached, or there is no memory but in what
  * waits for a grace period and cannot be used again before, the caller waits as
- * well. An interrupt or migration can take the objects away, so who then finds
- * none tries again.
+ * well. What other CPUs have ready is taken from them before this fails. An
+ * interrupt or migration can take the objects away, so who then finds none
+ * tries again.
  *
  * Context: process, may sleep; not within what a grace period waits for.
  * Return: 0, -ENOMEM when machine or memory cgroup have none left, or -EINTR
@@ -2664,6 +2729,32 @@ int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size)
 	return cache_fill(ma->classes[size_class(size)]);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_fill);
+
+/**
+ * bpf_mem_wait - wait for what was freed of a size
+ * @ma: an any-size allocator
+ * @size: as for bpf_mem_alloc()
+ *
+ * For who charges for objects in bpf_mem_alloc_opts::release and finds no room:
+ * objects that wait for a grace period are charged until it is over. Who frees
+ * while one is running waits for the next, and may have to call this twice.
+ *
+ * Context: process, may sleep; not within what a grace period waits for.
+ * Return: false if nothing waits, or when killed.
+ */
+bool bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size)
+{
+	struct bpf_mem_cache *mc;
+	u32 gps;
+
+	if (unlikely(!size || size > MAX_SIZE))
+		return false;
+	mc = raw_cpu_ptr(ma->classes[size_class(size)])->cache;
+	gps = READ_ONCE(mc->gps);
+	return atomic_long_read(&mc->nr_waiting) &&
+	       !wait_var_event_killable(&mc->nr_waiting, gp_passed(mc, gps));
+}
+EXPORT_SYMBOL_GPL(bpf_mem_wait);
 
 /**
  * bpf_mem_free - give an object back to its any-size allocator

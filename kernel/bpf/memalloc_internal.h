@@ -31,6 +31,8 @@
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/time64.h>
+#include <linux/timekeeping.h>
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 

@@ -22,6 +22,10 @@
 #define UNCHARGE_MAX	SZ_1G
 /* What bpf_map_make_room() asks for: some updates' worth */
 #define ROOM		SZ_64K
+/* How often it waits for what was freed: kfree_rcu() collects it first, a grace
+ * period comes then, a worker frees it.
+ */
+#define ROOM_WAITS	3
 
 /**
  * bpf_memcg_get() - the memory cgroup that is charged now
@@ -241,21 +245,30 @@ struct obj_cgroup *bpf_map_charge(const struct bpf_map *map, u32 size,
 }
 
 /**
- * bpf_map_make_room() - reclaim memory in the cgroup of a map's creator
+ * bpf_map_make_room() - make room in the cgroup of a map's creator
  * @map: a map whose update found no memory
+ * @tries: how often this was called before for the same update
  *
  * An update allocates under locks and cannot reclaim. A system call can before
- * it tries again.
+ * it tries again. What was deleted or replaced is charged until no reader has
+ * it: where there is nothing to reclaim, this waits for it.
  *
- * Context: May sleep.
+ * Context: May sleep, also for a grace period.
  * Return: false if that is of no use.
  */
-bool bpf_map_make_room(const struct bpf_map *map)
+bool bpf_map_make_room(const struct bpf_map *map, int tries)
 {
 	struct obj_cgroup *objcg = map->objcg;
 
-	if (!objcg || obj_cgroup_charge(objcg, GFP_BPF, ROOM))
+	if (!objcg)
 		return false;
-	obj_cgroup_uncharge(objcg, ROOM);
+	if (!obj_cgroup_charge(objcg, GFP_BPF, ROOM)) {
+		obj_cgroup_uncharge(objcg, ROOM);
+		return true;
+	}
+	if (tries >= ROOM_WAITS)
+		return false;
+	schedule_timeout_killable(HZ / 50);
+	synchronize_rcu();
 	return true;
 }

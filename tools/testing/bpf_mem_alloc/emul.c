@@ -14,6 +14,7 @@
 
 struct emul emul;
 int emul_nr_cpus = 1;
+u32 emul_possible_cpus;
 unsigned long emul_cpu_offs[NR_CPUS];
 unsigned long emul_jiffies;
 u32 emul_relaxing[NR_CPUS];
@@ -88,8 +89,17 @@ void cond_resched(void)
 	might_sleep();
 }
 
+/* Time passes where a CPU waits for another, a microsecond each time */
+static __thread u64 relaxed;
+
+u64 ktime_get_mono_fast_ns(void)
+{
+	return relaxed * 1000;
+}
+
 void emul_cpu_relax(void)
 {
+	relaxed++;
 	WRITE_ONCE(emul_relaxing[emul_cpu], 1);
 	if (emul.relax)
 		emul.relax();
@@ -593,11 +603,19 @@ void obj_cgroup_put(struct obj_cgroup *objcg)
 		emul_fail("objcg put too often");
 }
 
+/* The kernel counts in 32 bits, and says nothing */
+static void check_charge(size_t size)
+{
+	if (size != (u32)size)
+		emul_fail("%zu bytes charged or uncharged at once", size);
+}
+
 int obj_cgroup_charge(struct obj_cgroup *objcg, gfp_t gfp, size_t size)
 {
 	int err = 0;
 	long over;
 
+	check_charge(size);
 	if (may_fail(gfp, "charge", EMUL_CHARGE))
 		return -ENOMEM;
 	pthread_mutex_lock(&lock);
@@ -619,6 +637,7 @@ int obj_cgroup_charge(struct obj_cgroup *objcg, gfp_t gfp, size_t size)
 void obj_cgroup_uncharge(struct obj_cgroup *objcg, size_t size)
 {
 	check_backend("uncharge");
+	check_charge(size);
 	pthread_mutex_lock(&lock);
 	objcg->usage -= size;
 	pthread_mutex_unlock(&lock);
@@ -974,6 +993,7 @@ void emul_init(int nr)
 	waits = 0;
 	pthread_mutex_init(&lock, NULL);
 	emul_nr_cpus = nr;
+	emul_possible_cpus = nr;
 	emul_irqs_off = 0;
 	emul_preempt_count = 0;
 	emul_jiffies = (unsigned long)-300 * HZ;

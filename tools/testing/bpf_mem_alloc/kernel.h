@@ -68,6 +68,7 @@ typedef unsigned int gfp_t;
 #define SZ_8K			8192
 #define SZ_64K			65536
 #define SZ_1M			1048576
+#define SZ_1G			(1024 * SZ_1M)
 #define SZ_4M			4194304
 
 static inline int order_base_2(unsigned long n)
@@ -165,6 +166,7 @@ extern __this_cpu unsigned long emul_cpu_off;
 extern __this_cpu unsigned long emul_irqs_off;
 extern __this_cpu u32 emul_preempt_count;
 extern int emul_nr_cpus;
+extern u32 emul_possible_cpus;	/* also of those that are not there */
 extern unsigned long emul_cpu_offs[NR_CPUS];
 
 #define SOFTIRQ_OFFSET		0x100U
@@ -178,7 +180,7 @@ extern unsigned long emul_cpu_offs[NR_CPUS];
 #define in_serving_softirq()	(emul_preempt_count & SOFTIRQ_OFFSET)
 #define raw_smp_processor_id()	emul_cpu
 #define smp_processor_id()	emul_cpu
-#define num_possible_cpus()	((u32)emul_nr_cpus)
+#define num_possible_cpus()	emul_possible_cpus
 #define num_online_cpus()	((u32)emul_nr_cpus)
 #define for_each_possible_cpu(cpu) \
 	for ((cpu) = 0; (cpu) < emul_nr_cpus; (cpu)++)
@@ -195,6 +197,8 @@ static inline void cpus_read_unlock(void) {}
 #define preempt_enable		preempt_enable_notrace
 
 void emul_cpu_relax(void);
+u64 ktime_get_mono_fast_ns(void);
+#define NSEC_PER_MSEC		1000000L
 unsigned long emul_irq_save(void);
 void emul_irq_restore(unsigned long flags);
 

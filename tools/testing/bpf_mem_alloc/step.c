@@ -419,6 +419,14 @@ static void op_fill(void)
 		emul_fail("no memory: %d", err);
 }
 
+/* What there is others may have */
+static void op_try_fill(void)
+{
+	step_on();
+	bpf_mem_cache_fill(&user.ma);
+	step_off();
+}
+
 static void op_service(void)
 {
 	step_on();
@@ -719,6 +727,17 @@ static void bound_reached(void)
 	emul.hook = end_gp_asleep;
 }
 
+/* No memory but what is ready on another CPU */
+static void limit_reached(void)
+{
+	take(60);
+	emul_settle();
+	empty();
+	emul_on_cpu(1, give_elsewhere, NULL);
+	memcg.limit = memcg.usage;
+	emul.hook = end_gp_asleep;
+}
+
 static const struct scenario scenarios[] = {
 	{ "alloc", FIXED, cached, op_alloc },
 	{ "alloc, interrupts off", LINKED, cached, op_alloc_irqoff, true },
@@ -749,6 +768,7 @@ static const struct scenario scenarios[] = {
 	{ "refill", FIXED, waiting, op_refill },
 	{ "fill", FIXED, nothing_left, op_fill },
 	{ "fill, too many wait", FIXED, bound_reached, op_fill, .max_waiting = 1 },
+	{ "fill, from CPUs", FIXED, limit_reached, op_try_fill },
 	{ "service, nothing left", FIXED, nothing_left, op_service },
 	{ "service, per-CPU", PERCPU, nothing_left, op_service },
 	{ "service, surplus", FIXED, surplus_to_serve, op_service },

@@ -546,11 +546,178 @@ static void no_memory(void **state)
 	destroy(&u);
 }
 
+static u32 empty_list(struct user *u, void **ptrs)
+{
+	u32 n = 0;
+
+	emul.irq_work_manual = true;
+	while (inspect_cached(&u->ma, 0))
+		n += user_alloc_many_irqoff(u, ptrs + n, 1);
+	return n;
+}
+
+static struct user *hook_user;
+static u32 looks;
+
+/* The depot's holder does not get to run for longer than an alloc waits */
+static void unlock_depot_late(void)
+{
+	if (++looks == 30000)
+		inspect_lock_depot(&hook_user->ma, false);
+}
+
+/*
+ * Who may make objects waits for those in the depot: nothing goes back while a
+ * grace period is held open, so what is made instead stays. Others take what is
+ * left elsewhere.
+ */
+static void locked_depot(void **state)
+{
+	struct inspect in, before;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	hook_user = &u;
+	n = user_alloc_many(&u, ptrs, 1000);
+	assert_int_equal(n, 1000);
+	user_free_many(&u, ptrs, n);
+	n = empty_list(&u, ptrs);
+	inspect_charged(&u, &before);
+	assert_true(before.waiting + before.in_gp > 500);
+
+	looks = 0;
+	emul.relax = unlock_depot_late;
+	inspect_lock_depot(&u.ma, true);
+	assert_true(bpf_mem_cache_refill(&u.ma));
+	assert_int_equal(looks, 30000);
+	inspect_charged(&u, &in);
+	assert_int_equal(in.all, before.all);
+
+	n += empty_list(&u, ptrs + n);
+	looks = 0;
+	inspect_lock_depot(&u.ma, true);
+	/* of the reserve or the pool */
+	assert_int_equal(user_alloc_many_irqoff(&u, ptrs + n, 1), 1);
+	assert_true(looks && looks < 30000);
+	inspect_lock_depot(&u.ma, false);
+	emul.relax = NULL;
+	emul.irq_work_manual = false;
+	user_free_many(&u, ptrs, n + 1);
+	destroy(&u);
+}
+
+static int fillers;
+
+static void fill_too(enum emul_point point)
+{
+	if (point == EMUL_SLAB_ALLOC && !emul_irqs_off && !emul_preempt_count &&
+	    fillers && fillers--)
+		assert_int_equal(bpf_mem_cache_fill(&hook_user->ma), 0);
+}
+
+/* While one task waits for memory others do, and all make some in the end */
+static void fill_many(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	hook_user = &u;
+	/* the CPU's batch has grown */
+	n = user_alloc_many(&u, ptrs, 400);
+	emul.no_nowait = true;
+	while (inspect_cached(&u.ma, 0))
+		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
+	fillers = 32;
+	emul.hook = fill_too;
+	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	emul.hook = NULL;
+	assert_int_equal(fillers, 0);
+	emul.no_nowait = false;
+	emul_settle();
+	inspect_charged(&u, &in);
+	assert_in_range(in.cpu * in.object, 1, CPU_BYTES);
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
+/* A memory cgroup counts in 32 bits what is charged or uncharged at once */
+static void charge_many_cpus(void **state)
+{
+	struct user u;
+	struct move m;
+	u32 i, n;
+
+	emul_possible_cpus = 65536;
+	assert_int_equal(user_init(&u, PERCPU, PCPU_MIN_UNIT_SIZE), 0);
+	n = user_alloc_many(&u, ptrs, 150);
+	assert_int_equal(n, 150);
+	/* the worker makes some for all CPUs at once */
+	emul.no_percpu_nowait = true;
+	m = (struct move){ &u, NULL, 2, 0 };
+	for (i = 0; i < 40; i++) {
+		m.ptrs = ptrs + n;
+		on_cpu(i % emul_nr_cpus, do_burst, &m);
+		n += m.got;
+		if (i % 8 == 7)
+			emul_settle();
+	}
+	emul.no_percpu_nowait = false;
+	inspect_charged(&u, NULL);
+	/* 2 GB each */
+	assert_true(memcg.usage > n * (2L << 30));
+	user_free_many(&u, ptrs, n);
+	emul_settle();
+	inspect_charged(&u, NULL);
+	destroy(&u);
+	emul_settle();
+	assert_int_equal(memcg.usage, 0);
+}
+
 static int fill_any(struct user *u)
 {
 	if (u->kind == ANY)
 		return bpf_mem_fill(&u->ma, u->size);
 	return bpf_mem_cache_fill(&u->ma);
+}
+
+/* At the limit of a cgroup, what lies ready on other CPUs is had as well */
+static void fill_from_cpus(void **state)
+{
+	struct inspect in;
+	struct user u;
+	struct move m;
+	u32 k, n, cpu;
+
+	for (k = 0; k < ARRAY_SIZE(kinds); k++) {
+		assert_int_equal(user_init(&u, kinds[k], size_for(kinds[k])), 0);
+		n = user_alloc_many(&u, ptrs, 1000);
+		assert_int_equal(n, 1000);
+		for (cpu = 1; cpu < 4; cpu++) {
+			n -= cpu;
+			m = (struct move){ &u, ptrs + n, cpu, 0 };
+			on_cpu(cpu, do_free, &m);
+		}
+		emul_advance(3 * MINUTE);
+		inspect_charged(&u, &in);
+		assert_in_range(in.cpu, 6, 4 * 96);
+		memcg.limit = memcg.usage;
+		while (!fill_any(&u)) {
+			assert_true(n < MANY);
+			n += user_alloc_many_irqoff(&u, ptrs + n, 1);
+		}
+		emul_settle();
+		inspect_charged(&u, &in);
+		assert_int_equal(in.cpu + in.nested + in.stock + in.waiting +
+				 in.in_gp, 0);
+		memcg.limit = LONG_MAX / 2;
+		user_free_many(&u, ptrs, n);
+		inspect_charged(&u, NULL);
+		destroy(&u);
+		emul_settle();
+	}
 }
 
 /* A machine full of page cache: only who may sleep gets memory */
@@ -3202,6 +3369,10 @@ int main(int argc, char **argv)
 		T(percpu_areas),
 		T(kinds_and_sizes),
 		T(no_memory),
+		T(locked_depot),
+		T(fill_many),
+		T4(fill_from_cpus),
+		T4(charge_many_cpus),
 		T(fill_reclaims),
 		T(fill_bad_sizes),
 		T(fill_in_full_memcg),

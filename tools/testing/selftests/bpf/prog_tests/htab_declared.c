@@ -193,6 +193,7 @@ static void test_undeclared(void)
 	struct bpf_link *link;
 	cpu_set_t old;
 	int cpu = 0;
+	__u64 end;
 
 	if (!skel)
 		return;
@@ -208,7 +209,8 @@ static void test_undeclared(void)
 	if (CHECK(IS_ERR(link), "attach", "error %ld\n", PTR_ERR(link)))
 		goto out;
 	skel->bss->rounds = 1;
-	while (!READ_ONCE(skel->bss->done))
+	end = now_ms() + 10000;
+	while (!READ_ONCE(skel->bss->done) && now_ms() < end)
 		usleep(2000);
 	CHECK(!skel->bss->nr_nomem, "burst", "all %u succeeded\n",
 	      skel->bss->nr_ok);

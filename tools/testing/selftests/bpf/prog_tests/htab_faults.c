@@ -410,6 +410,9 @@ static bool load(struct run *r)
 	int i, fds[5], err = 0;
 	__u32 zero = 0;
 
+	memset(r->fds, -1, sizeof(r->fds));
+	memset(r->inner_fds, -1, sizeof(r->inner_fds));
+	r->outer = -1;
 	if (CHECK(!skel, "open", "errno %d\n", errno))
 		return false;
 	r->skel = skel;
@@ -422,6 +425,12 @@ static bool load(struct run *r)
 				       sizeof(zero), fds[0], 64,
 				       BPF_F_NO_PREALLOC);
 	memcg_leave();
+	r->inner_fds[0] = fds[0];
+	r->inner_fds[1] = fds[1];
+	r->fds[TYPE_HASH] = fds[2];
+	r->fds[TYPE_PERCPU_HASH] = fds[3];
+	r->fds[TYPE_HASH_OF_MAPS] = fds[0];
+	r->outer = fds[4];
 	for (i = 0; i < ARRAY_SIZE(fds); i++)
 		if (CHECK(fds[i] < 0, "create", "map %d\n", i))
 			return false;
@@ -430,14 +439,8 @@ static bool load(struct run *r)
 	err |= bpf_map__reuse_fd(skel->maps.percpu_hash, fds[3]);
 	err |= bpf_map__reuse_fd(skel->maps.outer, fds[4]);
 	err |= bpf_map_update_elem(fds[4], &zero, &fds[0], BPF_ANY);
-	r->inner_fds[0] = fds[0];
-	r->inner_fds[1] = fds[1];
 	r->inner_ids[0] = map_id(fds[0]);
 	r->inner_ids[1] = map_id(fds[1]);
-	r->fds[TYPE_HASH] = fds[2];
-	r->fds[TYPE_PERCPU_HASH] = fds[3];
-	r->fds[TYPE_HASH_OF_MAPS] = fds[0];
-	r->outer = fds[4];
 	return !CHECK(err || htab_faults__load(skel), "load", "errno %d\n",
 		      errno);
 }

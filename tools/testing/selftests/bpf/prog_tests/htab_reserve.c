@@ -354,6 +354,7 @@ static void test_cgroup_full(void)
 	char val[256] = {};
 	long long cache, kills, least, now;
 	int cgfd, fd = -1, n, i;
+	cpu_set_t set;
 
 	if (CHECK(setup_cgroup_environment(), "cgroup", "errno %d\n", errno))
 		return;
@@ -391,6 +392,17 @@ static void test_cgroup_full(void)
 	for (n = 0, i = 0; !n && i < 1 << 16; i += 64)
 		n = add_keys(fd, i, 64, val);
 	CHECK(!n || errno != ENOMEM, "limit", "%d failed, errno %d\n", n, errno);
+	/* What is deleted lies ready on a CPU's list. Others need it now. */
+	if (!sched_getaffinity(0, sizeof(set), &set) && !pin(1)) {
+		n = delete_keys(fd, 0, 24);
+		CHECK(n, "delete", "%d failed, errno %d\n", n, errno);
+		usleep(200000);
+		pin(0);
+		n = add_keys(fd, 0, 24, val);
+		CHECK(n, "other CPU", "%d updates failed, errno %d\n", n,
+		      errno);
+		unpin(&set);
+	}
 	kills = read_number(CGROUP_DIR "/memory.events", "oom_kill ");
 	CHECK(kills, "oom_kill", "%lld\n", kills);
 	/* a charge that is about to fail counts for a moment: take the least */

@@ -261,11 +261,12 @@ static void test_bound(void)
 	      memlock, most, waiting);
 	/* it is none of those that wait whom a system call gets */
 	if (CHECK(pthread_create(&thread, NULL, wait_thread, &w), "thread",
-		  "errno %d\n", errno))
-		goto stop;
+		  "no thread\n")) {
+		hold_stop(&h);
+		goto out;
+	}
 	usleep(300000);
 	early = READ_ONCE(w.done);
-stop:
 	CHECK(hold_stop(&h), "release", "errno %d\n", errno);
 	pthread_join(thread, NULL);
 	CHECK(early, "wait", "system calls went on, errno %d\n", w.err);

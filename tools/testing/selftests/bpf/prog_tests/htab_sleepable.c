@@ -165,6 +165,9 @@ static void test_verifier(void)
 					      4, fd, 1, 0);
 		close(fd);
 		/* not all may be inner maps */
+		CHECK(maps[i].ok && outer < 0, "outer",
+		      "with an inner map of type %d: errno %d\n", maps[i].type,
+		      errno);
 		if (outer < 0)
 			continue;
 		err = load_with(outer, log, sizeof(log));

@@ -1373,6 +1373,7 @@ out:
 
 /* The longest that a CPU may be kept from its tasks, in seconds, is twice this */
 #define WATCHDOG	"/proc/sys/kernel/watchdog_thresh"
+#define SOFT_WATCHDOG	"/proc/sys/kernel/soft_watchdog"
 
 /* Free memory when that is back which the trie took, or after 10 s */
 static double await_free(double kb)
@@ -1389,7 +1390,6 @@ static double await_free(double kb)
 	return now;
 }
 
-/* vm/run, or whoever looks at the kernel's log, sees what the watchdog finds */
 static void test_teardown(void)
 {
 	DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, opts);
@@ -1399,12 +1399,15 @@ static void test_teardown(void)
 	struct prefix *keys;
 	char old[16] = "10";
 	__u32 i, n, done;
+	int fd, kmsg;
 	__u64 *vals;
-	int fd;
 
-	if (access("/proc/sys/kernel/soft_watchdog", R_OK)) {
-		printf("%s:SKIP:needs CONFIG_SOFTLOCKUP_DETECTOR\n", __func__);
+	kmsg = open_kmsg();
+	if (kmsg < 0 || read_number(SOFT_WATCHDOG, "") != 1) {
+		printf("%s:SKIP:needs CONFIG_SOFTLOCKUP_DETECTOR, and /dev/kmsg\n",
+		       __func__);
 		test__skip();
+		close(kmsg);
 		return;
 	}
 	keys = calloc(batch, sizeof(*keys));
@@ -1449,6 +1452,8 @@ static void test_teardown(void)
 	      "%.0f of %.0f kB not given back\n", before - after, before - full);
 out:
 	swap_line(WATCHDOG, old, NULL, 0);
+	CHECK(kmsg_has(kmsg, "soft lockup"), "watchdog", "soft lockup\n");
+	close(kmsg);
 	free(keys);
 	free(vals);
 }

@@ -59,13 +59,17 @@ static bool has_run(struct memcg *skel, int ctx)
 
 static void run_task(struct memcg *skel)
 {
-	while (!has_run(skel, CTX_TASK))
+	__u64 end = now_ms() + 10000;
+
+	while (!has_run(skel, CTX_TASK) && now_ms() < end)
 		syscall(__NR_getpgid, 0);
 }
 
 static void run_kprobe(struct memcg *skel)
 {
-	while (!has_run(skel, CTX_KPROBE))
+	__u64 end = now_ms() + 10000;
+
+	while (!has_run(skel, CTX_KPROBE) && now_ms() < end)
 		usleep(1);
 }
 
@@ -297,6 +301,72 @@ static void test_reclaim(void)
 	CHECK(memcg_charged(MEMCG_CREATOR) > max, "limit", "exceeded\n");
 	limit(0);
 	memcg__destroy(skel);
+}
+
+/* What was replaced is charged until a grace period is over. A system call waits
+ * for it where there is nothing to reclaim, also in map types that allocate under
+ * a lock.
+ */
+static void test_replace(void)
+{
+	static const struct {
+		const char *name;
+		enum bpf_map_type type;
+		int updates;
+	} types[] = {
+		{ "devmap_hash", BPF_MAP_TYPE_DEVMAP_HASH, 20000 },
+		{ "sockhash", BPF_MAP_TYPE_SOCKHASH, 20000 },
+		/* 16 kB and a thread each */
+		{ "cpumap", BPF_MAP_TYPE_CPUMAP, 200 },
+	};
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	int i, n, fd, sk, nomem, other;
+	__u32 key = 0, value;
+	long long start;
+
+	if (!kmem) {
+		printf("%s:SKIP:kernel memory is not charged\n", __func__);
+		test__skip();
+		return;
+	}
+	sk = socket(AF_INET, SOCK_DGRAM, 0);
+	if (CHECK(sk < 0 || bind(sk, (void *)&addr, sizeof(addr)), "socket",
+		  "errno %d\n", errno))
+		goto out;
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		start = memcg_settled(MEMCG_CREATOR);
+		memcg_enter(MEMCG_CREATOR);
+		fd = bpf_create_map(types[i].type, sizeof(key), sizeof(value),
+				    1, 0);
+		memcg_leave();
+		if (CHECK(fd < 0, types[i].name, "errno %d\n", errno))
+			continue;
+		value = types[i].type == BPF_MAP_TYPE_SOCKHASH ? sk : 1;
+		if (types[i].type == BPF_MAP_TYPE_CPUMAP)
+			value = 2048;
+		limit(memcg_charged(MEMCG_CREATOR) + MB / 4);
+		nomem = 0;
+		other = 0;
+		for (n = 0; n < types[i].updates; n++) {
+			if (!bpf_map_update_elem(fd, &key, &value, BPF_ANY))
+				continue;
+			if (errno == ENOMEM)
+				nomem++;
+			else
+				other = errno;
+		}
+		CHECK(nomem || other, types[i].name,
+		      "%d of %d -ENOMEM, errno %d\n", nomem, n, other);
+		limit(0);
+		close(fd);
+		start = memcg_wait(MEMCG_CREATOR, start + MEMCG_SLACK, 10000) -
+			start;
+		CHECK(start > MEMCG_SLACK, types[i].name,
+		      "%lld bytes leaked\n", start);
+	}
+out:
+	if (sk >= 0)
+		close(sk);
 }
 
 /* Local storage is charged to its map's creator, too, and lets go with its
@@ -575,6 +645,8 @@ static void test_removed_root(void)
 	if (CHECK(IS_ERR(skel->links.usage), "attach", "errno %d\n", errno))
 		goto out;
 	skel->bss->pid = getpid();
+	/* of a run that was killed */
+	rmdir(MEMCG_ROOT "/removed");
 	if (CHECK(mkdir(MEMCG_ROOT "/removed", 0755), "mkdir", "errno %d\n",
 		  errno))
 		goto out;
@@ -717,6 +789,42 @@ static void test_pinned(void)
 		      dying - before);
 	}
 	btf__free(vmlinux);
+}
+
+/* An agent that is told to charge nobody goes on with the map of its predecessor */
+static void test_reused(void)
+{
+	static const char path[] = BPFFS "/memcg_reused";
+	struct memcg *skel[2] = {};
+	struct bpf_map_info info;
+	__u32 id[2] = {}, len;
+	int i, fd;
+
+	if (CHECK(mount("none", BPFFS, "bpf", 0, NULL) && errno != EBUSY,
+		  "bpffs", "errno %d\n", errno))
+		return;
+	unlink(path);
+	for (i = 0; i < 2; i++) {
+		skel[i] = memcg__open();
+		if (CHECK(!skel[i], "open", "errno %d\n", errno))
+			break;
+		bpf_map__set_pin_path(skel[i]->maps.hash, path);
+		bpf_map__set_map_flags(skel[i]->maps.hash, BPF_F_NO_PREALLOC |
+				       (i ? BPF_F_NO_CHARGE : 0));
+		if (CHECK(memcg__load(skel[i]), "load", "%s time: errno %d\n",
+			  i ? "second" : "first", errno))
+			break;
+		fd = bpf_map__fd(skel[i]->maps.hash);
+		len = sizeof(info);
+		memset(&info, 0, len);
+		bpf_obj_get_info_by_fd(fd, &info, &len);
+		id[i] = info.id;
+	}
+	CHECK(!id[0] || id[0] != id[1], "reuse", "ids %u and %u\n", id[0],
+	      id[1]);
+	unlink(path);
+	memcg__destroy(skel[0]);
+	memcg__destroy(skel[1]);
 }
 
 /* RLIMIT_MEMLOCK says nothing about BPF, and libbpf finds that out. */
@@ -880,6 +988,8 @@ void test_memcg(void)
 		test_limit();
 	if (test__start_subtest("reclaim"))
 		test_reclaim();
+	if (test__start_subtest("replace"))
+		test_replace();
 	if (test__start_subtest("storage"))
 		test_storage();
 	if (test__start_subtest("program"))
@@ -892,6 +1002,8 @@ void test_memcg(void)
 		test_removed_root();
 	if (test__start_subtest("pinned"))
 		test_pinned();
+	if (test__start_subtest("reused"))
+		test_reused();
 	if (test__start_subtest("rlimit"))
 		test_rlimit();
 	if (test__start_subtest("too_large"))

@@ -375,8 +375,10 @@ static void test_sleepable(void)
 	before = wait_objects(NR);
 	CHECK(before != NR, "before", "%lld objects\n", before);
 	if (CHECK(!hold_start(&h, &skel->bss->hold_ptr, &skel->bss->held),
-		  "hold", "no program waits\n"))
+		  "hold", "no program waits\n")) {
+		close_all(fds);
 		goto out;
+	}
 	close_all(fds);
 	CHECK(add(map, more), "add", "errno %d\n", errno);
 	sleep(1);
@@ -661,6 +663,66 @@ static int create(struct storage_alloc *skel, struct bpf_map *like)
 	return bpf_create_map_xattr(&attr);
 }
 
+static void replace(struct storage_alloc *skel, struct bpf_map *like)
+{
+	const char *name = bpf_map__name(like);
+	int i, sk, map, nomem = 0, other = 0;
+	static __u64 values[1000];
+	char line[32];
+
+	memcg_enter(MEMCG_CREATOR);
+	map = create(skel, like);
+	memcg_leave();
+	sk = socket(AF_INET, SOCK_DGRAM, 0);
+	if (CHECK(map < 0 || sk < 0, name, "map %d, socket %d, errno %d\n", map,
+		  sk, errno))
+		goto out;
+	snprintf(line, sizeof(line), "%lld", memcg_settled(MEMCG_CREATOR) +
+		 300 * bpf_map__value_size(like));
+	memcg_write(MEMCG_CREATOR, "memory.max", line);
+	for (i = 0; i < 20000; i++) {
+		if (i >= 10000)
+			bpf_map_delete_elem(map, &sk);
+		if (!bpf_map_update_elem(map, &sk, values, BPF_ANY))
+			continue;
+		if (errno == ENOMEM)
+			nomem++;
+		else
+			other = errno;
+	}
+	CHECK(nomem || other, name, "%d of %d -ENOMEM, errno %d\n", nomem, i,
+	      other);
+	memcg_write(MEMCG_CREATOR, "memory.max", "max");
+out:
+	close(sk);
+	close(map);
+}
+
+/* There is one element, and room for 300 more. What was replaced or deleted is
+ * charged until a grace period is over: a system call waits for that.
+ */
+static void test_replace(void)
+{
+	struct storage_alloc *skel;
+	int err;
+
+	err = memcg_setup_kmem(__func__);
+	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+		return;
+	if (!err) {
+		test__skip();
+		return;
+	}
+	skel = load("file_open", "file_open");
+	if (skel) {
+		replace(skel, skel->maps.inode_map);
+		/* from kmalloc() */
+		replace(skel, skel->maps.big_map);
+		storage_alloc__destroy(skel);
+	}
+	memcg_cleanup();
+}
+
 /* Maps with storage of @sk, until it may not have any more */
 static int fill_socket(struct storage_alloc *skel, struct bpf_map *like, int sk,
 		       int *maps, int nr)
@@ -774,6 +836,8 @@ void test_storage_alloc(void)
 {
 	if (test__start_subtest("cgroup_full"))
 		test_cgroup_full();
+	if (test__start_subtest("replace"))
+		test_replace();
 	if (test__start_subtest("cgroup_skb"))
 		test_run(true);
 	if (test__start_subtest("tc"))

@@ -141,12 +141,17 @@ SEC("raw_tp/sys_enter")
 int usage(void *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct mem_cgroup *memcg;
+	void **subsys;
 
 	if (!test_task())
 		return 0;
+	/* it depends on what else there is, without SMP no cpuset */
+	subsys = (void **)__builtin_preserve_access_index(&set->subsys) +
+		 bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
 	/* begins with its css */
-	memcg = (void *)BPF_CORE_READ(task, cgroups, subsys[memory_cgrp_id]);
+	bpf_probe_read_kernel(&memcg, sizeof(memcg), subsys);
 	pages = BPF_CORE_READ(memcg, memory.usage.counter);
 	return 0;
 }
