@@ -2,6 +2,7 @@
 #ifndef __MEMCG_HELPERS_H
 #define __MEMCG_HELPERS_H
 
+#include <malloc.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -55,7 +56,8 @@ static inline bool memcg_leave(void)
 }
 
 /* Each CPU has a stock of pages and bytes that it charged to one cgroup in
- * advance. Take a page and some slab objects on the account of another.
+ * advance. Take a page and some slab objects on the account of another. And what
+ * malloc() had while this process was in a cgroup stays charged to it.
  */
 static inline void memcg_drain(void)
 {
@@ -63,6 +65,7 @@ static inline void memcg_drain(void)
 	int cpu, fds[2];
 	char *page;
 
+	malloc_trim(0);
 	if (sched_getaffinity(0, sizeof(old), &old) || !memcg_enter(MEMCG_OTHER))
 		return;
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
