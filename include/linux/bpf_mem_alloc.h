@@ -90,7 +90,7 @@ void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size);
 void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr);
 void bpf_mem_free_rcu(struct bpf_mem_alloc *ma, void *ptr);
 int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size);
-bool bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size);
+void bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size);
 
 /* any size, where each class is there only while somebody wants it */
 int bpf_mem_alloc_init_lazy(struct bpf_mem_alloc *ma,

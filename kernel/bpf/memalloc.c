@@ -2581,6 +2581,14 @@ static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
 	return false;
 }
 
+/* If any object waits. Not 0 when killed. */
+static int wait_for_gp(struct bpf_mem_cache *mc, u32 gps)
+{
+	if (!atomic_long_read(&mc->nr_waiting))
+		return 0;
+	return wait_var_event_killable(&mc->nr_waiting, gp_passed(mc, gps));
+}
+
 /*
  * Have all CPUs give back what they have ready. Returns whether they had some.
  */
@@ -2641,9 +2649,7 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 			tries = 0;
 			continue;
 		}
-		if (atomic_long_read(&mc->nr_waiting) &&
-		    wait_var_event_killable(&mc->nr_waiting,
-					    gp_passed(mc, gps)))
+		if (wait_for_gp(mc, gps))
 			return -EINTR;
 	}
 	raw_local_irq_save(flags);
@@ -2739,20 +2745,18 @@ EXPORT_SYMBOL_GPL(bpf_mem_fill);
  * objects that wait for a grace period are charged until it is over. Who frees
  * while one is running waits for the next, and may have to call this twice.
  *
+ * When killed, this returns early.
+ *
  * Context: process, may sleep; not within what a grace period waits for.
- * Return: false if nothing waits, or when killed.
  */
-bool bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size)
+void bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size)
 {
 	struct bpf_mem_cache *mc;
-	u32 gps;
 
 	if (unlikely(!size || size > MAX_SIZE))
-		return false;
+		return;
 	mc = raw_cpu_ptr(ma->classes[size_class(size)])->cache;
-	gps = READ_ONCE(mc->gps);
-	return atomic_long_read(&mc->nr_waiting) &&
-	       !wait_var_event_killable(&mc->nr_waiting, gp_passed(mc, gps));
+	wait_for_gp(mc, READ_ONCE(mc->gps));
 }
 EXPORT_SYMBOL_GPL(bpf_mem_wait);
 

@@ -2,7 +2,6 @@
 #ifndef __FILE_HELPERS_H
 #define __FILE_HELPERS_H
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -47,33 +46,6 @@ static inline bool write_file(const char *path, const char *s)
 	n = write(fd, s, strlen(s));
 	close(fd);
 	return n == strlen(s);
-}
-
-/* For kmsg_has(), which looks at what the kernel has said since */
-static inline int open_kmsg(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-
-	if (fd >= 0)
-		lseek(fd, 0, SEEK_END);
-	return fd;
-}
-
-static inline bool kmsg_has(int fd, const char *what)
-{
-	char line[2048];
-	int n;
-
-	/* EPIPE: some have been overwritten, and the next one is there */
-	while ((n = read(fd, line, sizeof(line) - 1)) > 0 ||
-	       (n < 0 && errno == EPIPE)) {
-		if (n < 0)
-			continue;
-		line[n] = '\0';
-		if (strstr(line, what))
-			return true;
-	}
-	return false;
 }
 
 /* Whether the kernel was booted with @word in its command line */

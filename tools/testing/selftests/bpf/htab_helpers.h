@@ -45,6 +45,15 @@ static inline int pin(int cpu)
 	return sched_setaffinity(0, sizeof(set), &set);
 }
 
+/* What memcg_setup() returned: may a test go on? */
+static inline bool memcg_ready(int setup)
+{
+	_CHECK(setup < 0, "cgroups", 0, "errno %d\n", errno);
+	if (!setup)
+		test__skip();
+	return setup > 0;
+}
+
 /* The CPUs below @max that this process may use */
 static inline int list_cpus(int *cpus, int max)
 {
@@ -57,6 +66,14 @@ static inline int list_cpus(int *cpus, int max)
 		if (CPU_ISSET(i, &set))
 			cpus[nr++] = i;
 	return nr;
+}
+
+static inline __u32 map_id(int fd)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
 }
 
 static inline int nr_elems(int fd)
@@ -185,6 +202,50 @@ static inline void swap_line(const char *path, const char *line, char *old,
 	if (pwrite(fd, line, strlen(line), 0) < 0)
 		fprintf(stderr, "%s: %m\n", path);
 	close(fd);
+}
+
+/* The longest that a CPU may be kept from its tasks, in seconds, is twice this */
+#define WATCHDOG	"/proc/sys/kernel/watchdog_thresh"
+
+struct watchdog {
+	int kmsg;
+	char old[16];
+};
+
+/* Has it find what keeps a CPU for 2 s. False: it cannot, and that is said. */
+static inline bool watchdog_start(struct watchdog *w, const char *test)
+{
+	w->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	if (w->kmsg < 0 ||
+	    read_number("/proc/sys/kernel/soft_watchdog", "") != 1) {
+		printf("%s:SKIP:needs CONFIG_SOFTLOCKUP_DETECTOR, and /dev/kmsg\n",
+		       test);
+		test__skip();
+		close(w->kmsg);
+		return false;
+	}
+	lseek(w->kmsg, 0, SEEK_END);
+	strcpy(w->old, "10");
+	swap_line(WATCHDOG, "1", w->old, sizeof(w->old));
+	return true;
+}
+
+/* Whether it has found something */
+static inline bool watchdog_stop(struct watchdog *w)
+{
+	bool found = false;
+	char line[2048];
+	int n;
+
+	swap_line(WATCHDOG, w->old, NULL, 0);
+	/* EPIPE: some have been overwritten, and the next one is there */
+	while ((n = read(w->kmsg, line, sizeof(line) - 1)) > 0 ||
+	       (n < 0 && errno == EPIPE)) {
+		line[n < 0 ? 0 : n] = '\0';
+		found |= !!strstr(line, "soft lockup");
+	}
+	close(w->kmsg);
+	return found;
 }
 
 /* fentry, fexit and LSM programs are called by code that not every architecture

@@ -45,6 +45,16 @@ static inline long long memcg_number(const char *cgroup, const char *file,
 	return read_number(path, key);
 }
 
+/* @bytes: 0 is none */
+static inline bool memcg_limit(const char *cgroup, long long bytes)
+{
+	char line[32] = "max";
+
+	if (bytes)
+		snprintf(line, sizeof(line), "%lld", bytes);
+	return memcg_write(cgroup, "memory.max", line);
+}
+
 static inline bool memcg_enter(const char *cgroup)
 {
 	return memcg_write(cgroup, "cgroup.procs", "0");

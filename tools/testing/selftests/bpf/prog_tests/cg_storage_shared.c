@@ -151,14 +151,10 @@ static void test_charged(struct cg_storage_shared *skel)
 void test_cg_storage_shared(void)
 {
 	struct cg_storage_shared *skel = NULL;
-	int err = memcg_setup(__func__);
+	int err;
 
-	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup(__func__)))
 		return;
-	if (!err) {
-		test__skip();
-		return;
-	}
 	skel = cg_storage_shared__open();
 	if (CHECK(!skel, "open", "errno %d\n", errno))
 		goto out;

@@ -123,14 +123,6 @@ static bool holds(struct run *r, int type, __u64 key, __u64 gen, int cpu)
 	return true;
 }
 
-static __u32 map_id(int fd)
-{
-	struct bpf_map_info info = {};
-	__u32 len = sizeof(info);
-
-	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
-}
-
 static void write_one(struct writer *w, int type, int i, __u64 gen)
 {
 	__u64 *old = &w->gen[type][i], key = w->keys[i];
@@ -1077,12 +1069,9 @@ static long long limit_bytes, limit_events;
 
 static void limit_start(int rate)
 {
-	char line[32];
-
 	limit_events = memcg_number(MEMCG_CREATOR, "memory.events", "max ");
 	limit_bytes = memcg_settled(MEMCG_CREATOR);
-	snprintf(line, sizeof(line), "%lld", limit_bytes);
-	CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", line), "memory.max",
+	CHECK(!memcg_limit(MEMCG_CREATOR, limit_bytes), "memory.max",
 	      "errno %d\n", errno);
 }
 
@@ -1100,8 +1089,8 @@ static void limit_stop(void)
 	}
 	CHECK(least > limit_bytes, "limit", "%lld of %lld bytes charged\n",
 	      least, limit_bytes);
-	CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", "max"), "memory.max",
-	      "errno %d\n", errno);
+	CHECK(!memcg_limit(MEMCG_CREATOR, 0), "memory.max", "errno %d\n",
+	      errno);
 }
 
 static __u64 limit_count(void)
@@ -1241,14 +1230,9 @@ void test_htab_faults(void)
 {
 	static const int all[] = { 100 }, rates[] = { 100, 50, 10, 1 };
 	long long taint = read_number("/proc/sys/kernel/tainted", "");
-	int err = memcg_setup(__func__);
 
-	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup(__func__)))
 		return;
-	if (!err) {
-		test__skip();
-		return;
-	}
 	faults = alloc_faults__open_and_load();
 	if (CHECK(!faults, "alloc_faults", "errno %d\n", errno))
 		goto out;

@@ -147,8 +147,7 @@ static void test_full(void)
 static void test_pinned(bool force)
 {
 	struct bpf_object *obj[2] = {};
-	__u32 id[2] = {}, key = 1, len;
-	struct bpf_map_info info;
+	__u32 id[2] = {}, key = 1;
 	__u64 val = 2;
 	int i, fd;
 
@@ -165,10 +164,7 @@ static void test_pinned(bool force)
 			  "%s time: errno %d\n", i ? "second" : "first", errno))
 			goto out;
 		fd = bpf_object__find_map_fd_by_name(obj[i], "htab_force_dyn");
-		len = sizeof(info);
-		memset(&info, 0, len);
-		bpf_obj_get_info_by_fd(fd, &info, &len);
-		id[i] = info.id;
+		id[i] = map_id(fd);
 		CHECK(is_prealloc(fd) != !force, "prealloc",
 		      "%d, expected %d\n", is_prealloc(fd), !force);
 		if (!i)

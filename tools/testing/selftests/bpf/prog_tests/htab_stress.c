@@ -42,18 +42,17 @@ static struct htab_stress *open_with(const char *const names[], int nr)
 
 static bool set_online(int cpu, bool online)
 {
+	/* tests that come later want all of them */
+	int tries = online ? 100 : 1;
 	char path[64];
-	bool done;
-	int i;
 
 	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
-	done = write_file(path, online ? "1" : "0");
-	/* tests that come later want all of them */
-	for (i = 0; !done && online && i < 100; i++) {
+	while (!write_file(path, online ? "1" : "0")) {
+		if (!--tries)
+			return false;
 		usleep(100000);
-		done = write_file(path, "1");
 	}
-	return done;
+	return true;
 }
 
 /* One that can go, and not the only one; -1: there is none */
@@ -372,39 +371,26 @@ static void test_storm(const char *prog)
 
 /* Large maps */
 
-/* The longest that a CPU may be kept from its tasks, in seconds, is twice this */
-#define WATCHDOG	"/proc/sys/kernel/watchdog_thresh"
-#define SOFT_WATCHDOG	"/proc/sys/kernel/soft_watchdog"
-
 static void test_teardown(enum bpf_map_type type, __u32 nr)
 {
 	DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, opts);
-	int fd, kmsg, before, after = -1, i;
+	int fd, before, after = -1, i;
 	__u32 n, done, batch = 8192;
-	char old[16] = "10";
+	struct watchdog watchdog;
 	__u64 *keys;
 	void *vals;
 
-	kmsg = open_kmsg();
-	if (kmsg < 0 || read_number(SOFT_WATCHDOG, "") != 1) {
-		printf("%s:SKIP:needs CONFIG_SOFTLOCKUP_DETECTOR, and /dev/kmsg\n",
-		       __func__);
-		test__skip();
-		close(kmsg);
+	if (!watchdog_start(&watchdog, __func__))
 		return;
-	}
 	before = nr_maps();
 	fd = bpf_create_map(type, sizeof(__u64), sizeof(__u64), nr,
 			    BPF_F_NO_PREALLOC);
-	if (CHECK(fd < 0, "create", "errno %d\n", errno)) {
-		close(kmsg);
-		return;
-	}
+	if (CHECK(fd < 0, "create", "errno %d\n", errno))
+		goto out;
 	keys = calloc(batch, sizeof(*keys));
 	vals = calloc(batch, sizeof(__u64) * libbpf_num_possible_cpus());
 	if (CHECK(!keys || !vals, "calloc", "no memory\n"))
 		exit(1);
-	swap_line(WATCHDOG, "1", old, sizeof(old));
 	for (done = 0; done < nr; done += n) {
 		n = nr - done < batch ? nr - done : batch;
 		for (i = 0; i < n; i++)
@@ -418,11 +404,10 @@ static void test_teardown(enum bpf_map_type type, __u32 nr)
 	      "%d, expected %d as before\n", after, before);
 	/* its memory goes after the map itself */
 	sleep(3);
-	swap_line(WATCHDOG, old, NULL, 0);
-	CHECK(kmsg_has(kmsg, "soft lockup"), "watchdog", "soft lockup\n");
-	close(kmsg);
 	free(keys);
 	free(vals);
+out:
+	CHECK(watchdog_stop(&watchdog), "watchdog", "soft lockup\n");
 }
 
 void test_htab_stress(void)

@@ -1165,13 +1165,8 @@ static void test_cgroup_full(void)
 	char val[value_size];
 	int fd = -1, err, i;
 
-	err = memcg_setup_kmem(__func__);
-	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup_kmem(__func__)))
 		return;
-	if (!err) {
-		test__skip();
-		return;
-	}
 	memset(val, 0, sizeof(val));
 	if (CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", "12M"), "limit",
 		  "errno %d\n", errno))
@@ -1371,10 +1366,6 @@ out:
 
 /* Large tries */
 
-/* The longest that a CPU may be kept from its tasks, in seconds, is twice this */
-#define WATCHDOG	"/proc/sys/kernel/watchdog_thresh"
-#define SOFT_WATCHDOG	"/proc/sys/kernel/soft_watchdog"
-
 /* Free memory when that is back which the trie took, or after 10 s */
 static double await_free(double kb)
 {
@@ -1397,26 +1388,19 @@ static void test_teardown(void)
 	double before, full, after;
 	struct wide deep = {};
 	struct prefix *keys;
-	char old[16] = "10";
+	struct watchdog watchdog;
 	__u32 i, n, done;
-	int fd, kmsg;
 	__u64 *vals;
+	int fd;
 
-	kmsg = open_kmsg();
-	if (kmsg < 0 || read_number(SOFT_WATCHDOG, "") != 1) {
-		printf("%s:SKIP:needs CONFIG_SOFTLOCKUP_DETECTOR, and /dev/kmsg\n",
-		       __func__);
-		test__skip();
-		close(kmsg);
+	if (!watchdog_start(&watchdog, __func__))
 		return;
-	}
 	keys = calloc(batch, sizeof(*keys));
 	vals = calloc(batch, sizeof(*vals));
 	if (CHECK(!keys || !vals, "calloc", "no memory\n"))
 		exit(1);
 	memset(keys, 1, batch * sizeof(*keys));
 	memset(vals, 1, batch * sizeof(*vals));
-	swap_line(WATCHDOG, "1", old, sizeof(old));
 	before = free_kb();
 	fd = create(sizeof(*keys), sizeof(*vals), nr);
 	if (CHECK(fd < 0, "create", "errno %d\n", errno))
@@ -1451,9 +1435,7 @@ static void test_teardown(void)
 	CHECK(after < before - (before - full) / 4, "after",
 	      "%.0f of %.0f kB not given back\n", before - after, before - full);
 out:
-	swap_line(WATCHDOG, old, NULL, 0);
-	CHECK(kmsg_has(kmsg, "soft lockup"), "watchdog", "soft lockup\n");
-	close(kmsg);
+	CHECK(watchdog_stop(&watchdog), "watchdog", "soft lockup\n");
 	free(keys);
 	free(vals);
 }

@@ -203,12 +203,8 @@ static void test_remote(void)
 
 static void limit(long long bytes)
 {
-	char line[32] = "max";
-
-	if (bytes)
-		snprintf(line, sizeof(line), "%lld", bytes);
-	CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", line), "memory.max",
-	      "errno %d\n", errno);
+	CHECK(!memcg_limit(MEMCG_CREATOR, bytes), "memory.max", "errno %d\n",
+	      errno);
 }
 
 /* Programs find the limit of the creator's cgroup, in all contexts, and can go
@@ -796,9 +792,8 @@ static void test_reused(void)
 {
 	static const char path[] = BPFFS "/memcg_reused";
 	struct memcg *skel[2] = {};
-	struct bpf_map_info info;
-	__u32 id[2] = {}, len;
-	int i, fd;
+	__u32 id[2] = {};
+	int i;
 
 	if (CHECK(mount("none", BPFFS, "bpf", 0, NULL) && errno != EBUSY,
 		  "bpffs", "errno %d\n", errno))
@@ -814,11 +809,7 @@ static void test_reused(void)
 		if (CHECK(memcg__load(skel[i]), "load", "%s time: errno %d\n",
 			  i ? "second" : "first", errno))
 			break;
-		fd = bpf_map__fd(skel[i]->maps.hash);
-		len = sizeof(info);
-		memset(&info, 0, len);
-		bpf_obj_get_info_by_fd(fd, &info, &len);
-		id[i] = info.id;
+		id[i] = map_id(bpf_map__fd(skel[i]->maps.hash));
 	}
 	CHECK(!id[0] || id[0] != id[1], "reuse", "ids %u and %u\n", id[0],
 	      id[1]);
@@ -972,14 +963,8 @@ static void test_privileges(void)
 
 void test_memcg(void)
 {
-	int err = memcg_setup(__func__);
-
-	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup(__func__)))
 		return;
-	if (!err) {
-		test__skip();
-		return;
-	}
 	kmem = memcg_kmem();
 	prepare_insns();
 	if (test__start_subtest("remote"))

@@ -600,15 +600,9 @@ static void test_cgroup_full(void)
 	static int fds[3 * 1024];
 	int err, i, map;
 	long long max;
-	char line[32];
 
-	err = memcg_setup_kmem(__func__);
-	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup_kmem(__func__)))
 		return;
-	if (!err) {
-		test__skip();
-		return;
-	}
 	getrlimit(RLIMIT_NOFILE, &old);
 	more.rlim_cur = ARRAY_SIZE(fds) + 100;
 	more.rlim_max = old.rlim_max;
@@ -624,8 +618,7 @@ static void test_cgroup_full(void)
 		goto restore;
 	map = bpf_map__fd(skel->maps.inode_map);
 	max = memcg_charged(MEMCG_CREATOR) + 4 * MB;
-	snprintf(line, sizeof(line), "%lld", max);
-	memcg_write(MEMCG_CREATOR, "memory.max", line);
+	memcg_limit(MEMCG_CREATOR, max);
 	memcg_enter(MEMCG_CREATOR);
 	read_self();
 	memcg_leave();
@@ -668,7 +661,6 @@ static void replace(struct storage_alloc *skel, struct bpf_map *like)
 	const char *name = bpf_map__name(like);
 	int i, sk, map, nomem = 0, other = 0;
 	static __u64 values[1000];
-	char line[32];
 
 	memcg_enter(MEMCG_CREATOR);
 	map = create(skel, like);
@@ -677,9 +669,8 @@ static void replace(struct storage_alloc *skel, struct bpf_map *like)
 	if (CHECK(map < 0 || sk < 0, name, "map %d, socket %d, errno %d\n", map,
 		  sk, errno))
 		goto out;
-	snprintf(line, sizeof(line), "%lld", memcg_settled(MEMCG_CREATOR) +
-		 300 * bpf_map__value_size(like));
-	memcg_write(MEMCG_CREATOR, "memory.max", line);
+	memcg_limit(MEMCG_CREATOR, memcg_settled(MEMCG_CREATOR) +
+		    300 * bpf_map__value_size(like));
 	for (i = 0; i < 20000; i++) {
 		if (i >= 10000)
 			bpf_map_delete_elem(map, &sk);
@@ -692,7 +683,7 @@ static void replace(struct storage_alloc *skel, struct bpf_map *like)
 	}
 	CHECK(nomem || other, name, "%d of %d -ENOMEM, errno %d\n", nomem, i,
 	      other);
-	memcg_write(MEMCG_CREATOR, "memory.max", "max");
+	memcg_limit(MEMCG_CREATOR, 0);
 out:
 	close(sk);
 	close(map);
@@ -704,15 +695,9 @@ out:
 static void test_replace(void)
 {
 	struct storage_alloc *skel;
-	int err;
 
-	err = memcg_setup_kmem(__func__);
-	if (CHECK(err < 0, "cgroups", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup_kmem(__func__)))
 		return;
-	if (!err) {
-		test__skip();
-		return;
-	}
 	skel = load("file_open", "file_open");
 	if (skel) {
 		replace(skel, skel->maps.inode_map);
