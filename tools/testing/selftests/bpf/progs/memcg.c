@@ -76,12 +76,12 @@ static __u32 steps[NR_CTX][MAX_CPUS];
 
 static char value[1024];
 
-static __always_inline void count(struct ctx_stats *s, int err)
+static __always_inline void count(struct ctx_stats *s, int err, __u64 *nomem)
 {
 	if (!err)
 		__sync_fetch_and_add(&s->ok, 1);
 	else if (err == -ENOMEM)
-		__sync_fetch_and_add(&s->nomem, 1);
+		__sync_fetch_and_add(nomem, 1);
 	else
 		__sync_fetch_and_add(&s->other, 1);
 }
@@ -97,11 +97,13 @@ static __always_inline void add(int ctx, bool with_trie)
 		return;
 	__sync_fetch_and_add(&s->runs, 1);
 	key = ctx << 24 | cpu << 16 | steps[ctx][cpu]++;
-	count(s, bpf_map_update_elem(&hash, &key, value, BPF_ANY));
-	count(s, bpf_map_update_elem(&percpu_hash, &key, value, BPF_ANY));
+	count(s, bpf_map_update_elem(&hash, &key, value, BPF_ANY), &s->nomem);
+	count(s, bpf_map_update_elem(&percpu_hash, &key, value, BPF_ANY),
+	      &s->percpu_nomem);
 	if (with_trie) {
 		prefix.data = key;
-		count(s, bpf_map_update_elem(&trie, &prefix, value, BPF_ANY));
+		count(s, bpf_map_update_elem(&trie, &prefix, value, BPF_ANY),
+		      &s->nomem);
 	}
 }
 

@@ -17,7 +17,7 @@ enum {
 #define STORAGE_VALUE	1000
 
 struct ctx_stats {
-	__u64 runs, ok, nomem, other;
+	__u64 runs, ok, nomem, percpu_nomem, other;
 };
 
 #endif
