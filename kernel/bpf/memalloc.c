@@ -95,6 +95,10 @@
 #define RETRY_DELAY		(HZ / 10)
 /* It tries again by itself so often to fill a reserve */
 #define FILL_DELAY		HZ
+/* Who waits for a grace period looks for memory as often, at least */
+#define GP_TIMEOUT		(HZ / 10)
+/* How long another CPU may have interrupts off when it has to give objects */
+#define GIVE_TIMEOUT		(HZ / 10)
 /* A worker gives others a chance after this many */
 #define DESTROY_BATCH		128
 /* Refill and try again this often when interrupted or moved in between */
@@ -171,6 +175,7 @@ struct bpf_mem_cache {
 	bool dying;
 	bool drained;		/* dying, and no list has anything left */
 	bool in_debt;		/* there is no memory to charge @borrowed to */
+	bool awaited;		/* a task waits for objects, not for memory */
 	atomic_t borrowed;	/* objects from the pool, not charged yet */
 	atomic_t burst;		/* objects a burst took from the depot */
 	atomic_t missed;	/* allocations that found nothing left */
@@ -439,6 +444,13 @@ static notrace void give_up(struct bpf_mem_cache *mc, struct chain *ch)
 	push_shared(&mc->waiting, ch, mc->link_off);
 }
 
+static __always_inline void stock_put(struct bpf_mem_cache *mc,
+				      struct chain *ch)
+{
+	atomic_long_add(ch->nr, &mc->nr_ready);
+	push_shared(&mc->stock, ch, mc->link_off);
+}
+
 /* Count the objects of a list that nobody else sees */
 static __always_inline void make_chain(void *first, int link_off,
 				       struct chain *ch)
@@ -700,9 +712,11 @@ static __always_inline void cpu_drain_nested(struct bpf_mem_cpu *c)
 /*
  * Move the front of this CPU's list to the reserves, or towards slab: what is
  * more than it may keep, and if @declared, what is missing of the reserve that
- * the owner asked for. Returns true if there was surplus.
+ * the owner asked for. If @asked, all of it goes to the stock: whoever asked is
+ * not served by slab. Returns true if there was surplus.
  */
-static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
+static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared,
+				     bool asked)
 {
 	struct bpf_mem_cache *mc = c->cache;
 	struct bpf_mem_reserve *rsv;
@@ -714,10 +728,10 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 		rsv = declared ? mc->declared : NULL;
 		gap = reserve_gap(rsv);
 		if (!gap) {
-			if (c->cnt <= cpu_most(c))
+			if (!asked && c->cnt <= cpu_most(c))
 				break;
 			surplus = true;
-			rsv = READ_ONCE(mc->reserve);
+			rsv = asked ? NULL : READ_ONCE(mc->reserve);
 			gap = reserve_gap(rsv);
 		}
 		n = gap ? rsv->slot_objs : mc->max_batch;
@@ -731,6 +745,8 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 		*link_of(ch.last, c->link_off) = NULL;
 		if (gap)
 			reserve_put(mc, rsv, gap, &ch);
+		else if (asked)
+			stock_put(mc, &ch);
 		else
 			give_up(mc, &ch);
 	}
@@ -859,7 +875,7 @@ static noinline notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
 		return;
 	}
 	cpu_enter(c);
-	surplus = cpu_give_surplus(c, true);
+	surplus = cpu_give_surplus(c, true, false);
 	cpu_leave(c);
 	if (surplus || want_trim(c))
 		request_service(c);
@@ -1121,12 +1137,6 @@ static bool gp_start(struct bpf_mem_cache *mc, bool force)
 	return true;
 }
 
-static void stock_put(struct bpf_mem_cache *mc, struct chain *ch)
-{
-	atomic_long_add(ch->nr, &mc->nr_ready);
-	push_shared(&mc->stock, ch, mc->link_off);
-}
-
 /*
  * What was held has no readers any more. Who used as many in the meantime is
  * going to do so again.
@@ -1149,6 +1159,11 @@ static void reuse_held(struct bpf_mem_cache *mc)
 	atomic_sub(mc->lean ? (keep + 1) / 2 : keep, &mc->used);
 	if (mc->lean)
 		keep = min_t(long, keep, mc->max_cached * num_online_cpus());
+	/* at a limit nobody can make objects of what slab gets back */
+	if (READ_ONCE(mc->awaited)) {
+		WRITE_ONCE(mc->awaited, false);
+		keep += mc->max_batch;
+	}
 	if (READ_ONCE(mc->dying))
 		keep = 0;
 	WRITE_ONCE(mc->held_gp, NULL);
@@ -1423,6 +1438,34 @@ static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 	return want - ch.nr;
 }
 
+/*
+ * In irq_work: give back what is too much, and what others asked for. They may
+ * ask again at any time, so their mark goes before the objects do.
+ */
+static notrace void cpu_trim(struct bpf_mem_cpu *c)
+{
+	bool asked = READ_ONCE(c->idle) == LIST_GIVES_ALL;
+	struct bpf_mem_cache *mc = c->cache;
+	unsigned long flags;
+
+	raw_local_irq_save(flags);
+	cpu_enter(c);
+	if (asked)
+		WRITE_ONCE(c->idle, LIST_IDLE);
+	cpu_drain_nested(c);
+	if (cpu_give_surplus(c, false, asked) && mc->lean &&
+	    READ_ONCE(c->idle))
+		set_batch(c, FIRST_BATCH);
+	cpu_leave(c);
+	raw_local_irq_restore(flags);
+	if (!asked)
+		return;
+	/* the worker drops the stock when nobody wants it */
+	if (!mc->lean)
+		WRITE_ONCE(mc->last_burst, jiffies);
+	kick_worker(mc);
+}
+
 /* Who has put objects into this CPU's list may be the last one to use it */
 static __always_inline void report_surplus(struct bpf_mem_cpu *c)
 {
@@ -1501,7 +1544,6 @@ static notrace void service(struct bpf_mem_cpu *c)
 	struct bpf_mem_cache *mc = c->cache;
 	unsigned long retry = READ_ONCE(mc->retry);
 	bool may_create, pool_low;
-	unsigned long flags;
 	u32 missing;
 
 	/* atomic per-CPU allocation has little to give: the worker does it */
@@ -1520,13 +1562,7 @@ static notrace void service(struct bpf_mem_cpu *c)
 		if (!mc->lean)
 			atomic_add(missing, &mc->want);
 	}
-	raw_local_irq_save(flags);
-	cpu_enter(c);
-	cpu_drain_nested(c);
-	if (cpu_give_surplus(c, false) && mc->lean && READ_ONCE(c->idle))
-		set_batch(c, FIRST_BATCH);
-	cpu_leave(c);
-	raw_local_irq_restore(flags);
+	cpu_trim(c);
 	if (want_trim(c)) {
 		lean_start(mc);
 		queue_delayed_work(system_unbound_wq, &mc->work, LEAN_KEEP);
@@ -1568,7 +1604,10 @@ static notrace void service_run(struct bpf_mem_service *svc)
 				service(c);
 			} else {
 				/* what NMIs could not free to the list */
-				refill(c, 0);
+				if (READ_ONCE(c->idle) == LIST_GIVES_ALL)
+					cpu_trim(c);
+				else
+					refill(c, 0);
 				if (want_trim(c))
 					lean_start(c->cache);
 				kick_worker(c->cache);
@@ -1659,15 +1698,21 @@ static void destroy_step(struct bpf_mem_cache *mc)
 	mc->drained = gp_start(mc, true);
 }
 
-/* Ask the irq_work of @cpu to take away what @c, its list, may not keep */
+/*
+ * Ask the irq_work of @cpu to take away what @c, its list, may not keep. Whoever
+ * sees SERVICE_WANTED takes it for queued: nothing comes in between.
+ */
 static void request_trim(struct bpf_mem_cpu *c, int cpu)
 {
 	struct bpf_mem_service *svc = per_cpu_ptr(&bpf_mem_service, cpu);
+	unsigned long flags;
 
-	if (xchg(&c->service, SERVICE_WANTED) != SERVICE_IDLE)
-		return;
-	queue_service(svc, c);
-	irq_work_queue_on(&svc->work, cpu);
+	raw_local_irq_save(flags);
+	if (xchg(&c->service, SERVICE_WANTED) == SERVICE_IDLE) {
+		queue_service(svc, c);
+		irq_work_queue_on(&svc->work, cpu);
+	}
+	raw_local_irq_restore(flags);
 }
 
 /*
@@ -2559,20 +2604,7 @@ notrace bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_refill);
 
-/*
- * Are there objects, or may there be new ones? Else a grace period is on its
- * way, whose end wakes up who asks: what waits for none yet can be taken
- * before one starts, and no one would tell.
- */
-static bool may_fill(struct bpf_mem_cache *mc)
-{
-	if (!too_many_wait(mc) || READ_ONCE(mc->stock))
-		return true;
-	gp_start(mc, true);
-	return false;
-}
-
-/* Is another grace period over than the first ones? Else there is one soon. */
+/* Is another grace period over than the first ones? Else one is running. */
 static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
 {
 	if (READ_ONCE(mc->gps) != gps)
@@ -2581,12 +2613,32 @@ static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
 	return false;
 }
 
-/* If any object waits. Not 0 when killed. */
+/*
+ * Wait for the end of a grace period, but not for long: there may be memory
+ * without it. Returns 1 when one is over or nothing waits for one, 0 when not
+ * yet, -EINTR when killed.
+ */
 static int wait_for_gp(struct bpf_mem_cache *mc, u32 gps)
 {
+	long left;
+
 	if (!atomic_long_read(&mc->nr_waiting))
-		return 0;
-	return wait_var_event_killable(&mc->nr_waiting, gp_passed(mc, gps));
+		return 1;
+	WRITE_ONCE(mc->awaited, true);
+	left = wait_var_event_killable_timeout(&mc->nr_waiting,
+					       gp_passed(mc, gps), GP_TIMEOUT);
+	return left < 0 ? -EINTR : left > 0;
+}
+
+static bool cpus_have_to_give(struct bpf_mem_cache *mc)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		if (READ_ONCE(per_cpu_ptr(mc->pcpu, cpu)->idle) ==
+		    LIST_GIVES_ALL)
+			return true;
+	return false;
 }
 
 /*
@@ -2596,7 +2648,7 @@ static bool take_from_cpus(struct bpf_mem_cache *mc)
 {
 	struct bpf_mem_cpu *c;
 	bool some = false;
-	int cpu;
+	int cpu, ticks;
 
 	cpus_read_lock();
 	for_each_online_cpu(cpu) {
@@ -2608,21 +2660,20 @@ static bool take_from_cpus(struct bpf_mem_cache *mc)
 		some = true;
 	}
 	cpus_read_unlock();
-	/* also for a tick, where irq_work has no interrupt of its own */
-	if (some)
-		schedule_timeout_uninterruptible(2);
+	for (ticks = 0; ticks < GIVE_TIMEOUT && cpus_have_to_give(mc); ticks++)
+		schedule_timeout_uninterruptible(1);
 	return some;
 }
 
-static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
+static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 {
 	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
 	struct bpf_mem_cache *mc = c->cache;
+	int tries = 0, asked = 0, passed;
+	bool many, may_create, last;
 	struct chain ch = {};
 	unsigned long flags;
-	int tries = 0;
 	long waiting;
-	bool many, asked = false;
 	u32 gps;
 
 	might_sleep();
@@ -2631,26 +2682,30 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
 		waiting = atomic_long_read(&mc->nr_waiting);
 		if (cache_refill(pcpu))
 			return 0;
-		if (wait_var_event_killable(&mc->nr_waiting, may_fill(mc)))
-			return -EINTR;
 		/* others may be faster, be it to take or to free */
-		if (!create_chain(mc, READ_ONCE(c->batch), GFP_FILL, &ch))
-			continue;
+		may_create = create_chain(mc, READ_ONCE(c->batch), GFP_FILL,
+					  &ch);
 		if (ch.nr)
 			break;
+		if (!wait)
+			return -ENOMEM;
 		/*
 		 * What waits is held, or the worker has it: that comes after a
 		 * grace period, and what the first did not see after a second.
 		 */
-		if (!waiting || tries++ == 2) {
-			if (asked || !take_from_cpus(mc))
-				return -ENOMEM;
-			asked = true;
-			tries = 0;
+		last = may_create && (!waiting || tries == 2);
+		/* what is ready elsewhere is there before, or is there since */
+		if ((!asked || last) && asked < 2 && take_from_cpus(mc)) {
+			asked++;
 			continue;
 		}
-		if (wait_for_gp(mc, gps))
-			return -EINTR;
+		if (last)
+			return -ENOMEM;
+		passed = wait_for_gp(mc, gps);
+		if (passed < 0)
+			return passed;
+		if (may_create)
+			tries += passed;
 	}
 	raw_local_irq_save(flags);
 	c = raw_cpu_ptr(pcpu);
@@ -2685,9 +2740,25 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu)
  */
 int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
 {
-	return cache_fill(ma->pcpu);
+	return cache_fill(ma->pcpu, true);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_fill);
+
+/**
+ * bpf_mem_cache_try_fill - see that this CPU has objects, if there is memory
+ * @ma: a fixed-size allocator
+ *
+ * For system calls that may need no object: as bpf_mem_cache_fill(), but it waits
+ * for reclaim only, and takes nothing from other CPUs.
+ *
+ * Context: process, may sleep.
+ * Return: 0, or -ENOMEM where bpf_mem_cache_fill() would wait or fail.
+ */
+int bpf_mem_cache_try_fill(struct bpf_mem_alloc *ma)
+{
+	return cache_fill(ma->pcpu, false);
+}
+EXPORT_SYMBOL_GPL(bpf_mem_cache_try_fill);
 
 /**
  * bpf_mem_alloc - allocate from an any-size allocator
@@ -2716,6 +2787,15 @@ notrace void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc);
 
+static int class_fill(struct bpf_mem_alloc *ma, size_t size, bool wait)
+{
+	if (unlikely(!size))
+		return 0;
+	if (unlikely(size > MAX_SIZE))
+		return -ENOMEM;
+	return cache_fill(ma->classes[size_class(size)], wait);
+}
+
 /**
  * bpf_mem_fill - see that this CPU has an object of a size, waiting for memory
  * @ma: an any-size allocator
@@ -2728,13 +2808,25 @@ EXPORT_SYMBOL_GPL(bpf_mem_alloc);
  */
 int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size)
 {
-	if (unlikely(!size))
-		return 0;
-	if (unlikely(size > MAX_SIZE))
-		return -ENOMEM;
-	return cache_fill(ma->classes[size_class(size)]);
+	return class_fill(ma, size, true);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_fill);
+
+/**
+ * bpf_mem_try_fill - see that this CPU has an object of a size, if there is memory
+ * @ma: an any-size allocator
+ * @size: as for bpf_mem_alloc()
+ *
+ * As bpf_mem_cache_try_fill().
+ *
+ * Context: process, may sleep.
+ * Return: as bpf_mem_cache_try_fill(); -ENOMEM also for a @size that is too large.
+ */
+int bpf_mem_try_fill(struct bpf_mem_alloc *ma, size_t size)
+{
+	return class_fill(ma, size, false);
+}
+EXPORT_SYMBOL_GPL(bpf_mem_try_fill);
 
 /**
  * bpf_mem_wait - wait for what was freed of a size
@@ -2743,20 +2835,21 @@ EXPORT_SYMBOL_GPL(bpf_mem_fill);
  *
  * For who charges for objects in bpf_mem_alloc_opts::release and finds no room:
  * objects that wait for a grace period are charged until it is over. Who frees
- * while one is running waits for the next, and may have to call this twice.
- *
- * When killed, this returns early.
+ * while one is running waits for the next, and may have to call this until it
+ * has returned true twice. It does not wait long: there may be room without it.
  *
  * Context: process, may sleep; not within what a grace period waits for.
+ * Return: true if a grace period is over or nothing waits for one, false if not
+ * yet, or when killed.
  */
-void bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size)
+bool bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size)
 {
 	struct bpf_mem_cache *mc;
 
 	if (unlikely(!size || size > MAX_SIZE))
-		return;
+		return true;
 	mc = raw_cpu_ptr(ma->classes[size_class(size)])->cache;
-	wait_for_gp(mc, READ_ONCE(mc->gps));
+	return wait_for_gp(mc, READ_ONCE(mc->gps)) > 0;
 }
 EXPORT_SYMBOL_GPL(bpf_mem_wait);
 

@@ -36,6 +36,12 @@
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 
+/* <linux/wait_bit.h> has one that is killable, and one with a timeout */
+#define wait_var_event_killable_timeout(var, condition, timeout)	\
+	___wait_var_event(var, ___wait_cond_timeout(condition),		\
+			  TASK_KILLABLE, 0, timeout,			\
+			  __ret = schedule_timeout(__ret))
+
 #ifndef CONFIG_MEMCG_KMEM
 static inline struct obj_cgroup *get_obj_cgroup_from_current(void)
 {

@@ -941,18 +941,15 @@ bool emul_killed(void)
 	return emul.killed;
 }
 
-int emul_sleep(void *var, u64 seen)
+long emul_sleep(void *var, u64 seen, long timeout)
 {
-	long n = 0;
-
-	while (emul_wakes(var) == seen) {
+	while (emul_wakes(var) == seen && timeout) {
 		if (emul.killed)
 			return -EINTR;
-		if (++n > 100000)
-			emul_fail("sleeping for ever");
 		schedule_timeout_uninterruptible(1);
+		timeout--;
 	}
-	return 0;
+	return timeout;
 }
 
 /* Let everything happen that is on its way; time stands still */

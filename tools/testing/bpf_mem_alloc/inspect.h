@@ -26,6 +26,7 @@ void inspect(struct bpf_mem_alloc *ma, long live, struct inspect *in);
 u32 inspect_cached(struct bpf_mem_alloc *ma, int cpu);
 bool inspect_depot_locked(struct bpf_mem_alloc *ma);
 void inspect_lock_depot(struct bpf_mem_alloc *ma, bool locked);
+void inspect_ask(struct bpf_mem_alloc *ma, int cpu);
 void inspect_reset(void);
 bool inspect_in_code(unsigned long ip);
 void inspect_make_writable(void);

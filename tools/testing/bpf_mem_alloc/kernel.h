@@ -342,19 +342,23 @@ long schedule_timeout_uninterruptible(long timeout);
 
 /* The waiter looks again when it is woken, and only then */
 u64 emul_wakes(void *var);
-int emul_sleep(void *var, u64 wakes);
+long emul_sleep(void *var, u64 wakes, long timeout);
 void wake_up_var(void *var);
 bool emul_killed(void);
 
 #define current			NULL
 #define fatal_signal_pending(task) emul_killed()
 
-#define wait_var_event_killable(var, cond) ({				\
-	int __err = 0;							\
-	u64 __wakes = emul_wakes(var);					\
-	while (!(cond) && !(__err = emul_sleep(var, __wakes)))		\
-		__wakes = emul_wakes(var);				\
-	__err; })
+#define wait_var_event_killable_timeout(var, cond, timeout) ({		\
+	void *__var = (var);						\
+	long __left = (timeout);					\
+	u64 __wakes = emul_wakes(__var);				\
+	bool __done;							\
+	while (!(__done = (cond)) && __left > 0) {			\
+		__left = emul_sleep(__var, __wakes, __left);		\
+		__wakes = emul_wakes(__var);				\
+	}								\
+	__left ? __left : __done; })
 
 /* Locks and lists */
 struct mutex {

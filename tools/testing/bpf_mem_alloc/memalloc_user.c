@@ -154,6 +154,15 @@ INSPECT void inspect_lock_depot(struct bpf_mem_alloc *ma, bool locked)
 			   locked);
 }
 
+/* As who finds no memory on another CPU does */
+INSPECT void inspect_ask(struct bpf_mem_alloc *ma, int cpu)
+{
+	struct bpf_mem_cpu *c = per_cpu_ptr(ma->pcpu, cpu);
+
+	c->idle = LIST_GIVES_ALL;
+	request_trim(c, cpu);
+}
+
 /* After a test that failed, nothing is as it should be */
 INSPECT void inspect_reset(void)
 {

@@ -1816,18 +1816,23 @@ static void fill_waits_for_worker(void **state)
 	user_inspect(&u, &in);
 	assert_true(in.in_gp > 300);
 	assert_int_equal(in.waiting, 0);
+	emul.irq_work_manual = true;
+	n = user_alloc_many_irqoff(&u, ptrs, in.cpu);
+	assert_int_equal(n, in.cpu);
 	memcg.limit = memcg.usage;
 	fill_err = 0;
 	victim = &u;
 	emul.hook = fill_in_free;
 	emul_work_run();
 	emul.hook = NULL;
+	emul.irq_work_manual = false;
 	/* as it is the worker that waits for it here */
 	assert_int_equal(fill_err, -EINTR);
 	emul_settle();
 	emul_on_cpu(1, fill_elsewhere, &u);
 	assert_int_equal(fill_err, 0);
 	memcg.limit = LONG_MAX / 2;
+	user_free_many(&u, ptrs, n);
 	inspect_charged(&u, NULL);
 	destroy(&u);
 }
@@ -1923,6 +1928,162 @@ static void fill_is_woken(void **state)
 	emul.threads = false;
 	emul.irq_work_manual = false;
 	user_free_many(&u, ptrs, u.live);
+	destroy(&u);
+}
+
+static void end_no_gp(void)
+{
+}
+
+static void run_irq_work(void *arg)
+{
+	emul_irq_work_run();
+}
+
+static void answer_late(void)
+{
+	if (slept == 5)
+		on_cpu(1, run_irq_work, NULL);
+}
+
+/* No grace period ends: what others have ready is there before. All of it is,
+ * also after that; slab gives nothing.
+ */
+static void fill_asks_cpus_first(void **state)
+{
+	struct user u;
+	struct move m;
+	u32 n, i;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	assert_int_equal(n, 100);
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+	n += take_rest(&u, ptrs + n);
+	m = (struct move){ &u, ptrs + n - 90, 90, 0 };
+	on_cpu(1, do_free, &m);
+	n -= 90;
+	hold_many(&u, ptrs + --n, 1);
+	assert_int_equal(bpf_mem_cache_try_fill(&u.ma), -ENOMEM);
+	assert_int_equal(inspect_cached(&u.ma, 1), 90);
+	emul.threads = true;
+	emul.irq_work_manual = true;
+	assert_int_equal(fill_while(&u, answer_late), 0);
+	assert_int_equal(slept, 5);
+	emul.irq_work_manual = false;
+	emul.threads = false;
+	assert_int_equal(inspect_cached(&u.ma, 1), 0);
+	emul_settle();
+	for (i = 0; i < 90; i++) {
+		assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
+	}
+	emul.fail_at = 0;
+	user_free_many(&u, ptrs, n);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+static void make_room(void)
+{
+	if (slept == 3)
+		memcg.limit = LONG_MAX / 2;
+}
+
+/* No grace period ends, but somebody else makes room */
+static void fill_finds_room(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	assert_int_equal(n, 100);
+	memcg.limit = memcg.usage;
+	n += take_rest(&u, ptrs + n);
+	hold_many(&u, ptrs + --n, 1);
+	assert_int_equal(fill_while(&u, make_room), 0);
+	user_free_many(&u, ptrs, n);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* Slab gives nothing, not even what it has just got back */
+static void fill_gets_what_waited(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	assert_int_equal(n, 100);
+	/* so that none is used since a grace period, and none in stock */
+	user_free_rcu(&u, ptrs[--n]);
+	emul_advance(3 * MINUTE);
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+	n += take_rest(&u, ptrs + n);
+	hold_many(&u, ptrs + --n, 1);
+	assert_int_equal(fill_while(&u, end_gp_late), 0);
+	emul.fail_at = 0;
+	emul_settle();
+	user_free_many(&u, ptrs, n);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* Who may not wait does not, for nothing */
+static void try_fill(void **state)
+{
+	struct user u;
+
+	reach_bound(&u, FIXED, 0);
+	slept = 0;
+	sleep_fn = end_no_gp;
+	emul.hook = at_sleep;
+	assert_int_equal(bpf_mem_cache_try_fill(&u.ma), -ENOMEM);
+	emul.hook = NULL;
+	assert_int_equal(slept, 0);
+	emul_settle();
+	assert_int_equal(bpf_mem_cache_try_fill(&u.ma), 0);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+static void ask_cpu_1(enum emul_point point)
+{
+	if (point == EMUL_CALL_RCU)
+		inspect_ask(&hook_user->ma, 1);
+}
+
+static void run_asked(void *arg)
+{
+	emul.hook = ask_cpu_1;
+	emul_irq_work_run();
+	emul.hook = NULL;
+}
+
+/* A CPU is asked when its irq_work has just gone past that */
+static void asked_in_service(void **state)
+{
+	struct user u;
+	struct move m;
+	u32 n;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 300);
+	assert_int_equal(n, 300);
+	emul.irq_work_manual = true;
+	m = (struct move){ &u, ptrs, 300, 0 };
+	on_cpu(1, do_free, &m);
+	assert_true(inspect_cached(&u.ma, 1) > 0);
+	hook_user = &u;
+	on_cpu(1, run_asked, NULL);
+	assert_int_equal(inspect_cached(&u.ma, 1), 0);
+	emul.irq_work_manual = false;
+	emul_settle();
+	inspect_charged(&u, NULL);
 	destroy(&u);
 }
 
@@ -2189,6 +2350,45 @@ static void declared_is_charged(void **state)
 	emul_settle();
 	assert_int_equal(memcg.usage, usage);
 	assert_int_equal(emul.objects, 0);
+}
+
+static void free_and_count(void *arg)
+{
+	struct move *m = arg;
+	u32 i;
+
+	for (i = 0; i < m->n; i++) {
+		user_free(m->u, m->ptrs[i]);
+		m->got += emul_irq_work_run();
+	}
+}
+
+/* A CPU that was asked once goes on as ever, also if it only frees */
+static void asked_once(void **state)
+{
+	struct user u;
+	struct move m;
+	u32 n;
+
+	assert_int_equal(user_init_opts(&u, LINKED, 64, 0, DECLARED), 0);
+	n = user_alloc_many(&u, ptrs, 1000);
+	assert_int_equal(n, 1000);
+	m = (struct move){ &u, ptrs + 900, 100, 0 };
+	on_cpu(1, do_free, &m);
+	emul_settle();
+	memcg.limit = memcg.usage;
+	while (!bpf_mem_cache_fill(&u.ma))
+		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
+	memcg.limit = LONG_MAX / 2;
+	emul_settle();
+	m = (struct move){ &u, ptrs, 900, 0 };
+	emul.irq_work_manual = true;
+	on_cpu(1, free_and_count, &m);
+	emul.irq_work_manual = false;
+	assert_in_range(m.got, 1, 90);
+	emul_settle();
+	user_free_many(&u, ptrs + 1000, n - 1000);
+	destroy(&u);
 }
 
 /* What was taken for good is made anew, and what comes back is not kept */
@@ -3406,6 +3606,11 @@ int main(int argc, char **argv)
 		T(fill_is_killed),
 		T(fill_takes_stock),
 		T(fill_is_woken),
+		T4(fill_asks_cpus_first),
+		T(fill_finds_room),
+		T(fill_gets_what_waited),
+		T(try_fill),
+		T4(asked_in_service),
 		T(fresh_burst),
 		T(reserve_learns),
 		T(reserve_in_use_is_kept),
@@ -3413,6 +3618,7 @@ int main(int argc, char **argv)
 		T(reserve_shrinks_without_memory),
 		T4(declared_is_kept),
 		T(declared_is_charged),
+		T4(asked_once),
 		T(declared_fills_again),
 		T(declared_waits_for_memory),
 		T(migration),

@@ -193,6 +193,24 @@ static void *wait_thread(void *arg)
 	return NULL;
 }
 
+/* What fails for another reason needs no memory */
+static void *refused_thread(void *arg)
+{
+	struct waiter *w = arg;
+	struct reuse_val val = {};
+	__u64 key = KEY;
+
+	if (!bpf_map_update_elem(w->fd, &key, &val, BPF_NOEXIST) ||
+	    errno != EEXIST)
+		w->err = errno;
+	key++;
+	if (!bpf_map_update_elem(w->fd, &key, &val, BPF_EXIST) ||
+	    errno != ENOENT)
+		w->err = errno;
+	WRITE_ONCE(w->done, true);
+	return NULL;
+}
+
 static long long number(int fd, const char *name)
 {
 	char path[64];
@@ -210,9 +228,9 @@ static void test_bound(void)
 	long long empty, most, memlock, waiting;
 	struct htab_reuse *skel;
 	struct holder h = {};
-	struct waiter w = {};
+	struct waiter w = {}, r = {};
 	char packet[64] = {};
-	pthread_t thread;
+	pthread_t thread, refused;
 	cpu_set_t cpus;
 	bool early = false;
 	__u32 ret;
@@ -225,6 +243,7 @@ static void test_bound(void)
 		return;
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	w.fd = bpf_map__fd(skel->maps.map);
+	r.fd = w.fd;
 	skel->links.sleep_between =
 		bpf_program__attach(skel->progs.sleep_between);
 	if (CHECK(IS_ERR(skel->links.sleep_between), "attach", "error %ld\n",
@@ -259,6 +278,15 @@ static void test_bound(void)
 	CHECK(memlock > most || waiting < MAX_WAITING, "bound",
 	      "%lld bytes, expected %lld at most; %lld elements wait\n",
 	      memlock, most, waiting);
+	if (CHECK(pthread_create(&refused, NULL, refused_thread, &r), "thread",
+		  "no thread\n")) {
+		hold_stop(&h);
+		goto out;
+	}
+	for (i = 0; i < 100 && !READ_ONCE(r.done); i++)
+		usleep(10000);
+	CHECK(!READ_ONCE(r.done) || r.err, "refused", "done %d, errno %d\n",
+	      r.done, r.err);
 	/* it is none of those that wait whom a system call gets */
 	if (CHECK(pthread_create(&thread, NULL, wait_thread, &w), "thread",
 		  "no thread\n")) {
@@ -269,6 +297,7 @@ static void test_bound(void)
 	early = READ_ONCE(w.done);
 	CHECK(hold_stop(&h), "release", "errno %d\n", errno);
 	pthread_join(thread, NULL);
+	pthread_join(refused, NULL);
 	CHECK(early, "wait", "system calls went on, errno %d\n", w.err);
 	CHECK(w.err != E2BIG, "wait", "errno %d, expected %d\n", w.err, E2BIG);
 	CHECK(skel->bss->after != KEY, "look again", "key %llu\n",

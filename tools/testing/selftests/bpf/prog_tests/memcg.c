@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -822,11 +823,29 @@ static void test_reused(void)
 }
 
 /* RLIMIT_MEMLOCK says nothing about BPF, and libbpf finds that out. */
+/* In a cgroup that has no room for the map that libbpf asks the kernel with. It
+ * has none for a page fault either.
+ */
+static int raise_at_limit(void)
+{
+	struct rlimit now;
+
+	if (mlockall(MCL_CURRENT) ||
+	    !memcg_write(MEMCG_CREATOR, "memory.max", "0") ||
+	    !memcg_enter(MEMCG_CREATOR))
+		return 11;
+	if (libbpf_raise_memlock())
+		return 12;
+	getrlimit(RLIMIT_MEMLOCK, &now);
+	return now.rlim_cur ? 13 : 0;
+}
+
 static void test_rlimit(void)
 {
+	int map, prog, btf, status = -1;
 	struct rlimit old, none, now;
-	int map, prog, btf;
 	struct btf *vmlinux;
+	pid_t pid;
 
 	vmlinux = libbpf_find_kernel_btf();
 	if (CHECK(IS_ERR(vmlinux), "vmlinux", "no BTF\n"))
@@ -847,6 +866,15 @@ static void test_rlimit(void)
 	getrlimit(RLIMIT_MEMLOCK, &now);
 	CHECK(now.rlim_cur, "rlimit", "raised to %llu\n",
 	      (unsigned long long)now.rlim_cur);
+	if (kmem) {
+		pid = fork();
+		if (!pid)
+			_exit(raise_at_limit());
+		waitpid(pid, &status, 0);
+		CHECK(status, "rlimit at cgroup's limit", "status %x\n",
+		      status);
+		limit(0);
+	}
 	close(btf);
 	close(prog);
 	close(map);

@@ -708,6 +708,75 @@ static void test_replace(void)
 	memcg_cleanup();
 }
 
+static char state_of(pid_t pid)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(f);
+	return state;
+}
+
+/* Who waits for what a sleepable program holds, at the limit, can be killed. It
+ * may be the one that the program waits for.
+ */
+static void test_killed(void)
+{
+	static const __u64 big_value[1000];
+	struct storage_alloc *skel;
+	struct holder h = {};
+	int fd, map, i, status;
+	pid_t pid = -1, gone;
+
+	if (!can_attach_fentry() ||
+	    !memcg_ready(memcg_setup_kmem(__func__)))
+		return;
+	memcg_enter(MEMCG_CREATOR);
+	skel = load("committed_creds", "hold");
+	memcg_leave();
+	if (!skel)
+		goto cleanup;
+	fd = memfd_create("storage", 0);
+	map = bpf_map__fd(skel->maps.big_map);
+	if (!attached(skel, "hold"))
+		goto out;
+	if (CHECK(!hold_start(&h, &skel->bss->hold_ptr, &skel->bss->held),
+		  "hold", "no program waits\n"))
+		goto out;
+	memcg_limit(MEMCG_CREATOR, memcg_charged(MEMCG_CREATOR) +
+		    20 * sizeof(big_value));
+	pid = fork();
+	if (!pid)
+		for (;;)
+			bpf_map_update_elem(map, &fd, big_value, BPF_ANY);
+	for (i = 0; i < 100 && state_of(pid) != 'D'; i++)
+		usleep(10000);
+	usleep(100000);
+	CHECK(state_of(pid) != 'D', "wait", "state %c\n", state_of(pid));
+	kill(pid, SIGKILL);
+	gone = 0;
+	for (i = 0; i < 100 && !gone; i++) {
+		usleep(10000);
+		gone = waitpid(pid, &status, WNOHANG);
+	}
+	CHECK(gone != pid, "kill", "goes on, state %c\n", state_of(pid));
+	CHECK(hold_stop(&h), "release", "errno %d\n", errno);
+	if (gone != pid)
+		waitpid(pid, &status, 0);
+	memcg_limit(MEMCG_CREATOR, 0);
+out:
+	close(fd);
+	storage_alloc__destroy(skel);
+cleanup:
+	memcg_cleanup();
+}
+
 /* Maps with storage of @sk, until it may not have any more */
 static int fill_socket(struct storage_alloc *skel, struct bpf_map *like, int sk,
 		       int *maps, int nr)
@@ -823,6 +892,8 @@ void test_storage_alloc(void)
 		test_cgroup_full();
 	if (test__start_subtest("replace"))
 		test_replace();
+	if (test__start_subtest("killed"))
+		test_killed();
 	if (test__start_subtest("cgroup_skb"))
 		test_run(true);
 	if (test__start_subtest("tc"))
