@@ -78,7 +78,7 @@ END
 
 @test "subtests that are skipped are told, each with its own reason" {
 	outcome 0 "2 passed, 0 failed, 3 skipped" <<'END'
-progs | | ./test_progs 'no such CPU\n#1/1 x:SKIP\n#1/2 y:SKIP\n#1/3 z:OK\n#1 t:OK\nSummary: 1/3 PASSED' 0
+progs | | ./test_progs 'no such CPU\nt:PASS:taint 0 nsec\n#1/1 x:SKIP\n#1/2 y:SKIP\n#1/3 z:OK\n#1 t:OK\nSummary: 1/3 PASSED' 0
 END
 	[[ $output == *"skipped: progs: t/x (no such CPU)"* ]]
 	[[ $output == *"skipped: progs: t/y (no reason given)"* ]]
