@@ -625,7 +625,7 @@ static void *tort_get_waiting(struct tort_actor *actor, struct tort_alloc *tort)
 		return tort_get(actor, tort, false);
 	while (!obj && !err && tries++ < FILL_TRIES) {
 		if (!tort->kind->any)
-			err = bpf_mem_cache_fill(&tort->ma);
+			err = bpf_mem_cache_fill(&tort->ma, true);
 		else if (tries > 1)
 			/* nobody can fill these: irq_work does it meanwhile */
 			schedule_timeout_uninterruptible(1);

@@ -89,8 +89,7 @@ void bpf_mem_alloc_get_stats(struct bpf_mem_alloc *ma,
 void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size);
 void bpf_mem_free(struct bpf_mem_alloc *ma, void *ptr);
 void bpf_mem_free_rcu(struct bpf_mem_alloc *ma, void *ptr);
-int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size);
-int bpf_mem_try_fill(struct bpf_mem_alloc *ma, size_t size);
+int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size, bool wait);
 bool bpf_mem_wait(struct bpf_mem_alloc *ma, size_t size);
 
 /* any size, where each class is there only while somebody wants it */
@@ -111,7 +110,6 @@ void *bpf_mem_cache_alloc_irqoff(struct bpf_mem_alloc *ma);
 void *bpf_mem_cache_try_irqoff(struct bpf_mem_alloc *ma, unsigned long flags);
 void bpf_mem_cache_free_irqoff(struct bpf_mem_alloc *ma, void *ptr);
 bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma);
-int bpf_mem_cache_fill(struct bpf_mem_alloc *ma);
-int bpf_mem_cache_try_fill(struct bpf_mem_alloc *ma);
+int bpf_mem_cache_fill(struct bpf_mem_alloc *ma, bool wait);
 
 #endif /* _LINUX_BPF_MEM_ALLOC_H */

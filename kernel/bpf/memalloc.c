@@ -651,14 +651,7 @@ static __always_inline void request_objects(struct bpf_mem_cpu *c)
  */
 static __always_inline u32 cpu_most(struct bpf_mem_cpu *c)
 {
-	switch (READ_ONCE(c->idle)) {
-	case LIST_ACTIVE:
-		return c->cache->max_cached;
-	case LIST_IDLE:
-		return c->cache->max_idle;
-	default:
-		return 0;
-	}
+	return READ_ONCE(c->idle) ? c->cache->max_idle : c->cache->max_cached;
 }
 
 /* Does the worker have to come by when this CPU's list has not been used? */
@@ -712,11 +705,9 @@ static __always_inline void cpu_drain_nested(struct bpf_mem_cpu *c)
 /*
  * Move the front of this CPU's list to the reserves, or towards slab: what is
  * more than it may keep, and if @declared, what is missing of the reserve that
- * the owner asked for. If @asked, all of it goes to the stock: whoever asked is
- * not served by slab. Returns true if there was surplus.
+ * the owner asked for. Returns true if there was surplus.
  */
-static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared,
-				     bool asked)
+static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared)
 {
 	struct bpf_mem_cache *mc = c->cache;
 	struct bpf_mem_reserve *rsv;
@@ -728,10 +719,10 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared,
 		rsv = declared ? mc->declared : NULL;
 		gap = reserve_gap(rsv);
 		if (!gap) {
-			if (!asked && c->cnt <= cpu_most(c))
+			if (c->cnt <= cpu_most(c))
 				break;
 			surplus = true;
-			rsv = asked ? NULL : READ_ONCE(mc->reserve);
+			rsv = READ_ONCE(mc->reserve);
 			gap = reserve_gap(rsv);
 		}
 		n = gap ? rsv->slot_objs : mc->max_batch;
@@ -745,12 +736,27 @@ static notrace bool cpu_give_surplus(struct bpf_mem_cpu *c, bool declared,
 		*link_of(ch.last, c->link_off) = NULL;
 		if (gap)
 			reserve_put(mc, rsv, gap, &ch);
-		else if (asked)
-			stock_put(mc, &ch);
 		else
 			give_up(mc, &ch);
 	}
 	return surplus;
+}
+
+/*
+ * All of this CPU's list for who asked for it, whom slab does not serve. Returns
+ * true if there was any.
+ */
+static __always_inline bool cpu_give_all(struct bpf_mem_cpu *c)
+{
+	struct chain ch;
+
+	if (!c->cnt)
+		return false;
+	make_chain(c->head, c->link_off, &ch);
+	c->head = NULL;
+	WRITE_ONCE(c->cnt, 0);
+	stock_put(c->cache, &ch);
+	return true;
 }
 
 /* @cnt is what the list has, and not 0 */
@@ -875,7 +881,7 @@ static noinline notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
 		return;
 	}
 	cpu_enter(c);
-	surplus = cpu_give_surplus(c, true, false);
+	surplus = cpu_give_surplus(c, true);
 	cpu_leave(c);
 	if (surplus || want_trim(c))
 		request_service(c);
@@ -1447,14 +1453,15 @@ static notrace void cpu_trim(struct bpf_mem_cpu *c)
 	bool asked = READ_ONCE(c->idle) == LIST_GIVES_ALL;
 	struct bpf_mem_cache *mc = c->cache;
 	unsigned long flags;
+	bool given;
 
 	raw_local_irq_save(flags);
 	cpu_enter(c);
 	if (asked)
 		WRITE_ONCE(c->idle, LIST_IDLE);
 	cpu_drain_nested(c);
-	if (cpu_give_surplus(c, false, asked) && mc->lean &&
-	    READ_ONCE(c->idle))
+	given = asked ? cpu_give_all(c) : cpu_give_surplus(c, false);
+	if (given && mc->lean && READ_ONCE(c->idle))
 		set_batch(c, FIRST_BATCH);
 	cpu_leave(c);
 	raw_local_irq_restore(flags);
@@ -2725,6 +2732,8 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 /**
  * bpf_mem_cache_fill - see that this CPU has objects, waiting for memory
  * @ma: a fixed-size allocator
+ * @wait: else wait for reclaim only, and take nothing from other CPUs, as for an
+ *	update that may need no object
  *
  * For system calls, before they allocate with preemption or interrupts off.
  * Memory is reclaimed if need be, but nobody is killed for it. Where
@@ -2735,30 +2744,14 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
  * tries again.
  *
  * Context: process, may sleep; not within what a grace period waits for.
- * Return: 0, -ENOMEM when machine or memory cgroup have none left, or -EINTR
- * when killed while it waited.
+ * Return: 0, -ENOMEM when machine or memory cgroup have none left or without
+ * @wait where it would have to, or -EINTR when killed while it waited.
  */
-int bpf_mem_cache_fill(struct bpf_mem_alloc *ma)
+int bpf_mem_cache_fill(struct bpf_mem_alloc *ma, bool wait)
 {
-	return cache_fill(ma->pcpu, true);
+	return cache_fill(ma->pcpu, wait);
 }
 EXPORT_SYMBOL_GPL(bpf_mem_cache_fill);
-
-/**
- * bpf_mem_cache_try_fill - see that this CPU has objects, if there is memory
- * @ma: a fixed-size allocator
- *
- * For system calls that may need no object: as bpf_mem_cache_fill(), but it waits
- * for reclaim only, and takes nothing from other CPUs.
- *
- * Context: process, may sleep.
- * Return: 0, or -ENOMEM where bpf_mem_cache_fill() would wait or fail.
- */
-int bpf_mem_cache_try_fill(struct bpf_mem_alloc *ma)
-{
-	return cache_fill(ma->pcpu, false);
-}
-EXPORT_SYMBOL_GPL(bpf_mem_cache_try_fill);
 
 /**
  * bpf_mem_alloc - allocate from an any-size allocator
@@ -2787,7 +2780,18 @@ notrace void *bpf_mem_alloc(struct bpf_mem_alloc *ma, size_t size)
 }
 EXPORT_SYMBOL_GPL(bpf_mem_alloc);
 
-static int class_fill(struct bpf_mem_alloc *ma, size_t size, bool wait)
+/**
+ * bpf_mem_fill - see that this CPU has an object of a size, waiting for memory
+ * @ma: an any-size allocator
+ * @size: as for bpf_mem_alloc()
+ * @wait: as for bpf_mem_cache_fill()
+ *
+ * As bpf_mem_cache_fill().
+ *
+ * Context: process, may sleep; not within what a grace period waits for.
+ * Return: as bpf_mem_cache_fill(); -ENOMEM also for a @size that is too large.
+ */
+int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size, bool wait)
 {
 	if (unlikely(!size))
 		return 0;
@@ -2795,38 +2799,7 @@ static int class_fill(struct bpf_mem_alloc *ma, size_t size, bool wait)
 		return -ENOMEM;
 	return cache_fill(ma->classes[size_class(size)], wait);
 }
-
-/**
- * bpf_mem_fill - see that this CPU has an object of a size, waiting for memory
- * @ma: an any-size allocator
- * @size: as for bpf_mem_alloc()
- *
- * As bpf_mem_cache_fill().
- *
- * Context: process, may sleep; not within what a grace period waits for.
- * Return: as bpf_mem_cache_fill(); -ENOMEM also for a @size that is too large.
- */
-int bpf_mem_fill(struct bpf_mem_alloc *ma, size_t size)
-{
-	return class_fill(ma, size, true);
-}
 EXPORT_SYMBOL_GPL(bpf_mem_fill);
-
-/**
- * bpf_mem_try_fill - see that this CPU has an object of a size, if there is memory
- * @ma: an any-size allocator
- * @size: as for bpf_mem_alloc()
- *
- * As bpf_mem_cache_try_fill().
- *
- * Context: process, may sleep.
- * Return: as bpf_mem_cache_try_fill(); -ENOMEM also for a @size that is too large.
- */
-int bpf_mem_try_fill(struct bpf_mem_alloc *ma, size_t size)
-{
-	return class_fill(ma, size, false);
-}
-EXPORT_SYMBOL_GPL(bpf_mem_try_fill);
 
 /**
  * bpf_mem_wait - wait for what was freed of a size

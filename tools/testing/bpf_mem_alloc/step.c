@@ -412,7 +412,7 @@ static void op_fill(void)
 	int err;
 
 	step_on();
-	err = bpf_mem_cache_fill(&user.ma);
+	err = bpf_mem_cache_fill(&user.ma, true);
 	step_off();
 	/* there is memory, always */
 	if (err)
@@ -423,7 +423,7 @@ static void op_fill(void)
 static void op_try_fill(void)
 {
 	step_on();
-	bpf_mem_cache_fill(&user.ma);
+	bpf_mem_cache_fill(&user.ma, true);
 	step_off();
 }
 

@@ -462,6 +462,13 @@ static void percpu_areas(void **state)
 
 /* Every kind and size, on the CPU that allocated and on another */
 
+/* No more memory from slab, per-CPU allocator or cgroup, until fail_at is 0 */
+static void fail_from_now(void)
+{
+	emul.fail_at = emul.calls + 1;
+	emul.fail_on = true;
+}
+
 struct move {
 	struct user *u;
 	void **ptrs;
@@ -528,17 +535,16 @@ static void no_memory(void **state)
 	u32 n;
 
 	assert_int_equal(user_init(&u, FIXED, 64), 0);
-	emul.fail_at = emul.calls + 1;
-	emul.fail_on = true;
+	fail_from_now();
 	n = user_alloc_many(&u, ptrs, MANY);
 	assert_true(n < MANY);
 	bpf_mem_alloc_get_stats(&u.ma, &stats);
 	assert_true(stats.failed >= 1);
-	assert_int_equal(bpf_mem_cache_fill(&u.ma), -ENOMEM);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), -ENOMEM);
 	assert_false(bpf_mem_cache_refill(&u.ma));
 	emul.fail_at = 0;
 	assert_true(bpf_mem_cache_refill(&u.ma));
-	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 	ptrs[n] = user_alloc(&u);
 	assert_non_null(ptrs[n]);
 	user_free_many(&u, ptrs, n + 1);
@@ -613,7 +619,7 @@ static void fill_too(enum emul_point point)
 {
 	if (point == EMUL_SLAB_ALLOC && !emul_irqs_off && !emul_preempt_count &&
 	    fillers && fillers--)
-		assert_int_equal(bpf_mem_cache_fill(&hook_user->ma), 0);
+		assert_int_equal(bpf_mem_cache_fill(&hook_user->ma, true), 0);
 }
 
 /* While one task waits for memory others do, and all make some in the end */
@@ -632,7 +638,7 @@ static void fill_many(void **state)
 		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
 	fillers = 32;
 	emul.hook = fill_too;
-	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 	emul.hook = NULL;
 	assert_int_equal(fillers, 0);
 	emul.no_nowait = false;
@@ -679,8 +685,8 @@ static void charge_many_cpus(void **state)
 static int fill_any(struct user *u)
 {
 	if (u->kind == ANY)
-		return bpf_mem_fill(&u->ma, u->size);
-	return bpf_mem_cache_fill(&u->ma);
+		return bpf_mem_fill(&u->ma, u->size, true);
+	return bpf_mem_cache_fill(&u->ma, true);
 }
 
 /* At the limit of a cgroup, what lies ready on other CPUs is had as well */
@@ -750,13 +756,12 @@ static void fill_bad_sizes(void **state)
 	u32 n;
 
 	assert_int_equal(user_init(&u, ANY, 64), 0);
-	assert_int_equal(bpf_mem_fill(&u.ma, 0), 0);
-	assert_int_equal(bpf_mem_fill(&u.ma, 4097), -ENOMEM);
-	emul.fail_at = emul.calls + 1;
-	emul.fail_on = true;
+	assert_int_equal(bpf_mem_fill(&u.ma, 0, true), 0);
+	assert_int_equal(bpf_mem_fill(&u.ma, 4097, true), -ENOMEM);
+	fail_from_now();
 	n = user_alloc_many(&u, ptrs, MANY);
 	assert_true(n < MANY);
-	assert_int_equal(bpf_mem_fill(&u.ma, 64), -ENOMEM);
+	assert_int_equal(bpf_mem_fill(&u.ma, 64, true), -ENOMEM);
 	emul.fail_at = 0;
 	user_free_many(&u, ptrs, n);
 	destroy(&u);
@@ -773,7 +778,7 @@ static void fill_in_full_memcg(void **state)
 	memcg.reclaimable = 1 << 20;
 	assert_int_equal(user_init(&u, FIXED, 64), 0);
 	for (i = 0; i < n; i++) {
-		assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+		assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 		assert_int_equal(user_alloc_many_irqoff(&u, ptrs + i, 1), 1);
 	}
 	user_free_many(&u, ptrs, n);
@@ -799,9 +804,9 @@ static void memcg_limit(void **state)
 	/* what came from the pool is charged late, but no more than that */
 	assert_true(in.all * in.object <= 100 * 72 + 16 * in.object);
 	assert_true(memcg.usage <= memcg.limit);
-	assert_int_equal(bpf_mem_cache_fill(&u.ma), -ENOMEM);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), -ENOMEM);
 	memcg.limit += 1000 * 72;
-	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 	user_free_many(&u, ptrs, n);
 	emul_settle();
 	inspect_charged(&u, NULL);
@@ -858,7 +863,7 @@ static bool whole_life(enum user_kind kind)
 	n += user_alloc_many_irqoff(&u, ptrs + n, 40);
 	emul_settle();
 	if (kind != ANY) {
-		bpf_mem_cache_fill(&u.ma);
+		bpf_mem_cache_fill(&u.ma, true);
 		bpf_mem_cache_refill(&u.ma);
 	}
 	n += user_alloc_many_irqoff(&u, ptrs + n, 300);
@@ -1677,7 +1682,7 @@ static void at_sleep(enum emul_point point)
 	sleep_fn();
 }
 
-static int fill_while(struct user *u, void (*fn)(void))
+static int fill_if(struct user *u, bool wait, void (*fn)(void))
 {
 	int err;
 
@@ -1685,9 +1690,14 @@ static int fill_while(struct user *u, void (*fn)(void))
 	sleep_fn = fn;
 	victim = u;
 	emul.hook = at_sleep;
-	err = bpf_mem_cache_fill(&u->ma);
+	err = bpf_mem_cache_fill(&u->ma, wait);
 	emul.hook = NULL;
 	return err;
+}
+
+static int fill_while(struct user *u, void (*fn)(void))
+{
+	return fill_if(u, true, fn);
 }
 
 static void end_gp(void)
@@ -1739,14 +1749,13 @@ static void fill_waits_in_vain(void **state)
 	struct user u;
 
 	reach_bound(&u, FIXED, 0);
-	emul.fail_at = emul.calls + 1;
-	emul.fail_on = true;
+	fail_from_now();
 	assert_int_equal(fill_while(&u, end_gp_and_take), -ENOMEM);
 	assert_int_equal(slept, 5);
 	assert_true(taken);
 	user_free_many(&u, ptrs, taken);
 	emul.fail_at = 0;
-	assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 	inspect_charged(&u, NULL);
 	destroy(&u);
 }
@@ -1760,8 +1769,7 @@ static void fill_waits_for_memory(void **state)
 	assert_int_equal(user_init(&u, FIXED, 64), 0);
 	n = user_alloc_many(&u, ptrs, 100);
 	assert_int_equal(n, 100);
-	emul.fail_at = emul.calls + 1;
-	emul.fail_on = true;
+	fail_from_now();
 	n += take_rest(&u, ptrs + n);
 	assert_int_equal(fill_while(&u, end_gp_late), -ENOMEM);
 	assert_int_equal(slept, 0);
@@ -1958,14 +1966,13 @@ static void fill_asks_cpus_first(void **state)
 	assert_int_equal(user_init(&u, LINKED, 64), 0);
 	n = user_alloc_many(&u, ptrs, 100);
 	assert_int_equal(n, 100);
-	emul.fail_at = emul.calls + 1;
-	emul.fail_on = true;
+	fail_from_now();
 	n += take_rest(&u, ptrs + n);
 	m = (struct move){ &u, ptrs + n - 90, 90, 0 };
 	on_cpu(1, do_free, &m);
 	n -= 90;
 	hold_many(&u, ptrs + --n, 1);
-	assert_int_equal(bpf_mem_cache_try_fill(&u.ma), -ENOMEM);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, false), -ENOMEM);
 	assert_int_equal(inspect_cached(&u.ma, 1), 90);
 	emul.threads = true;
 	emul.irq_work_manual = true;
@@ -1976,7 +1983,7 @@ static void fill_asks_cpus_first(void **state)
 	assert_int_equal(inspect_cached(&u.ma, 1), 0);
 	emul_settle();
 	for (i = 0; i < 90; i++) {
-		assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+		assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
 	}
 	emul.fail_at = 0;
@@ -2021,8 +2028,7 @@ static void fill_gets_what_waited(void **state)
 	/* so that none is used since a grace period, and none in stock */
 	user_free_rcu(&u, ptrs[--n]);
 	emul_advance(3 * MINUTE);
-	emul.fail_at = emul.calls + 1;
-	emul.fail_on = true;
+	fail_from_now();
 	n += take_rest(&u, ptrs + n);
 	hold_many(&u, ptrs + --n, 1);
 	assert_int_equal(fill_while(&u, end_gp_late), 0);
@@ -2034,19 +2040,15 @@ static void fill_gets_what_waited(void **state)
 }
 
 /* Who may not wait does not, for nothing */
-static void try_fill(void **state)
+static void fill_without_wait(void **state)
 {
 	struct user u;
 
 	reach_bound(&u, FIXED, 0);
-	slept = 0;
-	sleep_fn = end_no_gp;
-	emul.hook = at_sleep;
-	assert_int_equal(bpf_mem_cache_try_fill(&u.ma), -ENOMEM);
-	emul.hook = NULL;
+	assert_int_equal(fill_if(&u, false, end_no_gp), -ENOMEM);
 	assert_int_equal(slept, 0);
 	emul_settle();
-	assert_int_equal(bpf_mem_cache_try_fill(&u.ma), 0);
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, false), 0);
 	inspect_charged(&u, NULL);
 	destroy(&u);
 }
@@ -2377,7 +2379,7 @@ static void asked_once(void **state)
 	on_cpu(1, do_free, &m);
 	emul_settle();
 	memcg.limit = memcg.usage;
-	while (!bpf_mem_cache_fill(&u.ma))
+	while (!bpf_mem_cache_fill(&u.ma, true))
 		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
 	memcg.limit = LONG_MAX / 2;
 	emul_settle();
@@ -2903,7 +2905,7 @@ static void lean_fill_goes(void **state)
 			emul_set_cpu(j % 2);
 			/* by way of this CPU's refill, and where that fails */
 			emul.no_nowait = j / 2;
-			assert_int_equal(bpf_mem_cache_fill(&ma), 0);
+			assert_int_equal(bpf_mem_cache_fill(&ma, true), 0);
 			emul.no_nowait = false;
 			inspect(&ma, 0, &in);
 			assert_true(in.all > 0);
@@ -3031,7 +3033,7 @@ static void no_irq_work(void **state)
 		emul.irq_work_manual = true;
 		emul.no_percpu_nowait = true;
 		for (i = 0; i < MANY; i++) {
-			assert_int_equal(bpf_mem_cache_fill(&u.ma), 0);
+			assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
 			assert_int_equal(user_alloc_many_irqoff(&u, ptrs + i, 1), 1);
 		}
 		user_free_many(&u, ptrs, MANY);
@@ -3609,7 +3611,7 @@ int main(int argc, char **argv)
 		T4(fill_asks_cpus_first),
 		T(fill_finds_room),
 		T(fill_gets_what_waited),
-		T(try_fill),
+		T(fill_without_wait),
 		T4(asked_in_service),
 		T(fresh_burst),
 		T(reserve_learns),

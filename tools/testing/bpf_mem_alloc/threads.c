@@ -51,7 +51,7 @@ static void look(u32 r)
 
 static void fill(void)
 {
-	int err = bpf_mem_cache_fill(&user.ma);
+	int err = bpf_mem_cache_fill(&user.ma, true);
 
 	if (err && memcg.limit == LONG_MAX / 2)
 		emul_fail("no memory: %d", err);

@@ -38,9 +38,8 @@ static const struct group groups[] = {
 		"destroy_list",
 	} },
 	{ "alloc", 0, {
-		"htab_map_fill", "bpf_mem_cache_try_fill",
-		"bpf_mem_cache_refill", "slab_alloc", "create_chain",
-		"cache_work",
+		"htab_map_fill", "bpf_mem_cache_fill", "bpf_mem_cache_refill",
+		"slab_alloc", "create_chain", "cache_work",
 	} },
 	{ "slab", 0, {
 		"___slab_alloc", "allocate_slab", "__slab_free",

@@ -200,13 +200,13 @@ static void *refused_thread(void *arg)
 	struct reuse_val val = {};
 	__u64 key = KEY;
 
-	if (!bpf_map_update_elem(w->fd, &key, &val, BPF_NOEXIST) ||
+	if (bpf_map_update_elem(w->fd, &key, &val, BPF_NOEXIST) != -1 ||
 	    errno != EEXIST)
-		w->err = errno;
+		w->err = 1;
 	key++;
-	if (!bpf_map_update_elem(w->fd, &key, &val, BPF_EXIST) ||
+	if (bpf_map_update_elem(w->fd, &key, &val, BPF_EXIST) != -1 ||
 	    errno != ENOENT)
-		w->err = errno;
+		w->err = 2;
 	WRITE_ONCE(w->done, true);
 	return NULL;
 }
@@ -285,12 +285,13 @@ static void test_bound(void)
 	}
 	for (i = 0; i < 100 && !READ_ONCE(r.done); i++)
 		usleep(10000);
-	CHECK(!READ_ONCE(r.done) || r.err, "refused", "done %d, errno %d\n",
+	CHECK(!READ_ONCE(r.done) || r.err, "refused", "done %d, update %d\n",
 	      r.done, r.err);
 	/* it is none of those that wait whom a system call gets */
 	if (CHECK(pthread_create(&thread, NULL, wait_thread, &w), "thread",
 		  "no thread\n")) {
 		hold_stop(&h);
+		pthread_join(refused, NULL);
 		goto out;
 	}
 	usleep(300000);
