@@ -754,8 +754,9 @@ static __always_inline bool cpu_give_all(struct bpf_mem_cpu *c)
 		return false;
 	make_chain(c->head, c->link_off, &ch);
 	c->head = NULL;
-	WRITE_ONCE(c->cnt, 0);
 	stock_put(c->cache, &ch);
+	/* who sees this in take_from_cpus() sees the stock, too */
+	smp_store_release(&c->cnt, 0);
 	return true;
 }
 
@@ -2649,7 +2650,8 @@ static bool cpus_have_to_give(struct bpf_mem_cache *mc)
 }
 
 /*
- * Have all CPUs give back what they have ready. Returns whether they had some.
+ * Have all CPUs give back what they have ready. Returns whether they had some,
+ * or have just given it to somebody else who asked.
  */
 static bool take_from_cpus(struct bpf_mem_cache *mc)
 {
@@ -2660,7 +2662,8 @@ static bool take_from_cpus(struct bpf_mem_cache *mc)
 	cpus_read_lock();
 	for_each_online_cpu(cpu) {
 		c = per_cpu_ptr(mc->pcpu, cpu);
-		if (!READ_ONCE(c->cnt) && !READ_ONCE(c->nested))
+		/* pairs with the release in cpu_give_all() */
+		if (!smp_load_acquire(&c->cnt) && !READ_ONCE(c->nested))
 			continue;
 		WRITE_ONCE(c->idle, LIST_GIVES_ALL);
 		request_trim(c, cpu);
@@ -2669,7 +2672,7 @@ static bool take_from_cpus(struct bpf_mem_cache *mc)
 	cpus_read_unlock();
 	for (ticks = 0; ticks < GIVE_TIMEOUT && cpus_have_to_give(mc); ticks++)
 		schedule_timeout_uninterruptible(1);
-	return some;
+	return some || READ_ONCE(mc->stock);
 }
 
 static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)

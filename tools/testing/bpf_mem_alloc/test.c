@@ -1954,7 +1954,8 @@ static void answer_late(void)
 		on_cpu(1, run_irq_work, NULL);
 }
 
-/* No grace period ends: what others have ready is there before. All of it is,
+/*
+ * No grace period ends: what others have ready is there before. All of it is,
  * also after that; slab gives nothing.
  */
 static void fill_asks_cpus_first(void **state)
@@ -1987,6 +1988,40 @@ static void fill_asks_cpus_first(void **state)
 		n += user_alloc_many_irqoff(&u, ptrs + n, 1);
 	}
 	emul.fail_at = 0;
+	user_free_many(&u, ptrs, n);
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+static void others_ask(enum emul_point point)
+{
+	if (point != EMUL_CHARGE || emul_irqs_off || emul_preempt_count)
+		return;
+	emul.hook = NULL;
+	inspect_ask(&hook_user->ma, 1);
+	on_cpu(1, run_irq_work, NULL);
+}
+
+/* CPU 1 has nothing any more, as it has given all to somebody else who asked */
+static void fill_after_others(void **state)
+{
+	struct user u;
+	struct move m;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	assert_int_equal(n, 100);
+	memcg.limit = memcg.usage;
+	n += take_rest(&u, ptrs + n);
+	m = (struct move){ &u, ptrs + n - 90, 90, 0 };
+	on_cpu(1, do_free, &m);
+	n -= 90;
+	hook_user = &u;
+	emul.hook = others_ask;
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
+	assert_null(emul.hook);
+	memcg.limit = LONG_MAX / 2;
 	user_free_many(&u, ptrs, n);
 	inspect_charged(&u, NULL);
 	destroy(&u);
@@ -3609,6 +3644,7 @@ int main(int argc, char **argv)
 		T(fill_takes_stock),
 		T(fill_is_woken),
 		T4(fill_asks_cpus_first),
+		T4(fill_after_others),
 		T(fill_finds_room),
 		T(fill_gets_what_waited),
 		T(fill_without_wait),
