@@ -4,6 +4,7 @@
 #include <test_progs.h>
 #include "cgroup_helpers.h"
 #include "htab_helpers.h"
+#include "memcg_helpers.h"
 #include "progs/htab_declared.h"
 #include "htab_declared.skel.h"
 
@@ -309,6 +310,7 @@ static void test_charged(void)
 {
 	const int n = 10000, size = (int)(2 * sizeof(void *)) + 48;
 	long long least = (long long)n * size, with, without, before, after;
+	long long limit;
 	union bpf_attr attr = {
 		.map_type = BPF_MAP_TYPE_HASH,
 		.key_size = 8,
@@ -316,30 +318,24 @@ static void test_charged(void)
 		.max_entries = n,
 		.map_flags = BPF_F_NO_PREALLOC,
 	};
-	int cgfd, fd;
+	char max[32];
+	int fd, err;
 
-	if (CHECK(setup_cgroup_environment(), "cgroup", "errno %d\n", errno))
+	if (!memcg_ready(memcg_setup(__func__)))
 		return;
-	cgfd = create_and_get_cgroup(CGROUP);
-	if (CHECK(cgfd < 0, "cgroup", "errno %d\n", errno))
-		goto out;
-	if (access(CGROUP_DIR "/memory.max", W_OK)) {
-		printf("%s:SKIP:no memory controller\n", __func__);
-		test__skip();
-		goto out;
-	}
-	if (CHECK(join_cgroup(CGROUP), "join", "errno %d\n", errno))
-		goto out;
+	memcg_enter(MEMCG_CREATOR);
 	fd = create_raw(&attr);
+	memcg_leave();
 	without = fdinfo_memlock(fd);
 	close(fd);
-	sleep(1);
-	before = read_number(CGROUP_DIR "/memory.current", "");
+	before = memcg_settled(MEMCG_CREATOR);
 	attr.map_extra = n;
+	memcg_enter(MEMCG_CREATOR);
 	fd = create_raw(&attr);
-	if (CHECK(fd < 0, "create", "errno %d\n", errno))
+	memcg_leave();
+	if (CHECK(fd < 0, "create", "no map of %d elements\n", n))
 		goto out;
-	after = read_number(CGROUP_DIR "/memory.current", "");
+	after = memcg_charged(MEMCG_CREATOR);
 	with = fdinfo_memlock(fd);
 	close(fd);
 	printf("%d elements of %d bytes: fdinfo %.1f bytes more, charged with buckets %.1f\n",
@@ -348,32 +344,31 @@ static void test_charged(void)
 	CHECK(with - without < least || with - without > least * 5 / 4, "fdinfo",
 	      "%lld bytes more, expected %lld and some\n", with - without,
 	      least);
-	/* where kernel memory is charged, and pages in batches of 32 */
-	if (after - before > 64 << 10)
-		CHECK(after - before < least, "charged",
-		      "%lld bytes, expected %lld at least\n", after - before,
-		      least);
-	else
+	if (!memcg_kmem()) {
 		printf("kernel memory is not charged here\n");
-	/* half of it does not do */
-	sleep(1);
-	if (after - before > 64 << 10) {
-		char max[32];
-
-		snprintf(max, sizeof(max), "%lld", before + least / 2);
-		CHECK(!write_file(CGROUP_DIR "/memory.max", max), "limit",
-		      "errno %d\n", errno);
-		fd = create_raw(&attr);
-		CHECK(fd >= 0 || errno != ENOMEM, "limit", "fd %d errno %d\n",
-		      fd, errno);
-		close(fd);
-		CHECK(read_number(CGROUP_DIR "/memory.events", "oom_kill "),
-		      "oom_kill", "somebody was killed\n");
+		goto out;
 	}
+	CHECK(after - before < least, "charged",
+	      "%lld bytes, expected %lld at least\n", after - before, least);
+	/* Half of it does not do. A limit below what is charged would kill. */
+	limit = before + least / 2;
+	after = memcg_wait(MEMCG_CREATOR, limit, 30000);
+	if (CHECK(after > limit, "freed", "%lld bytes are charged, without %lld\n",
+		  after, before))
+		goto out;
+	snprintf(max, sizeof(max), "%lld", limit);
+	CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", max), "limit",
+	      "errno %d\n", errno);
+	memcg_enter(MEMCG_CREATOR);
+	fd = create_raw(&attr);
+	err = errno;
+	memcg_leave();
+	CHECK(fd >= 0 || err != ENOMEM, "limit", "fd %d errno %d\n", fd, err);
+	close(fd);
+	CHECK(memcg_number(MEMCG_CREATOR, "memory.events", "oom_kill "),
+	      "oom_kill", "somebody was killed\n");
 out:
-	if (cgfd >= 0)
-		close(cgfd);
-	cleanup_cgroup_environment();
+	memcg_cleanup();
 }
 
 void test_htab_declared(void)
