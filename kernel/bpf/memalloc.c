@@ -2604,7 +2604,8 @@ static __always_inline bool cache_refill(struct bpf_mem_cpu __percpu *pcpu)
  * PREEMPT_RT it does not allocate: it brings what has been freed before.
  *
  * Context: any.
- * Return: true if this CPU has an object.
+ * Return: true if this CPU's list is not low, or has an object after a refill;
+ * false where it cannot be refilled.
  */
 notrace bool bpf_mem_cache_refill(struct bpf_mem_alloc *ma)
 {
@@ -2692,9 +2693,18 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 		waiting = atomic_long_read(&mc->nr_waiting);
 		if (cache_refill(pcpu))
 			return 0;
+		/* a grace period may end while create_chain() reclaims */
+		if (wait)
+			WRITE_ONCE(mc->awaited, true);
 		/* others may be faster, be it to take or to free */
 		may_create = create_chain(mc, READ_ONCE(c->batch), GFP_FILL,
 					  &ch);
+		if (!ch.nr && wait) {
+			/* as the worker, which fills it, has been */
+			raw_local_irq_save(flags);
+			reserve_take(mc, false, &ch);
+			raw_local_irq_restore(flags);
+		}
 		if (ch.nr)
 			break;
 		if (!wait)
@@ -2714,6 +2724,9 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 		passed = wait_for_gp(mc, gps);
 		if (passed < 0)
 			return passed;
+		/* programs on other CPUs may have had memory since */
+		if (!passed)
+			asked = 0;
 		if (may_create)
 			tries += passed;
 	}
@@ -2742,7 +2755,7 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
  * Memory is reclaimed if need be, but nobody is killed for it. Where
  * bpf_mem_alloc_opts::max_waiting is reached, or there is no memory but in what
  * waits for a grace period and cannot be used again before, the caller waits as
- * well. What other CPUs have ready is taken from them before this fails. An
+ * well. What reserve and other CPUs have ready is taken before this fails. An
  * interrupt or migration can take the objects away, so who then finds none
  * tries again.
  *
@@ -2871,6 +2884,7 @@ NOKPROBE_SYMBOL(reserve_put);
 NOKPROBE_SYMBOL(pool_take);
 NOKPROBE_SYMBOL(request_service);
 NOKPROBE_SYMBOL(cpu_give_surplus);
+NOKPROBE_SYMBOL(cpu_trim);
 NOKPROBE_SYMBOL(alloc_nested);
 NOKPROBE_SYMBOL(alloc_slow);
 NOKPROBE_SYMBOL(free_slow);

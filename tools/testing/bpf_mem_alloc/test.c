@@ -2027,6 +2027,127 @@ static void fill_after_others(void **state)
 	destroy(&u);
 }
 
+static void others_fill_reserve(void)
+{
+	if (slept != 30)
+		return;
+	memcg.limit += 64 << 10;
+	__atomic_add_fetch(&emul_jiffies, 2 * HZ, __ATOMIC_SEQ_CST);
+	emul_work_run();
+	memcg.limit = memcg.usage;
+}
+
+/* While no grace period ends there is room, and the worker is faster */
+static void fill_takes_reserve(void **state)
+{
+	struct inspect in;
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 1024), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	memcg.limit = memcg.usage;
+	n += take_rest(&u, ptrs + n);
+	hold_many(&u, ptrs + --n, 1);
+	emul_work_run();
+	n += user_alloc_many_irqoff(&u, ptrs + n, 1);
+	emul_work_run();
+	user_inspect(&u, &in);
+	assert_int_equal(in.reserve, 0);
+	assert_int_equal(fill_while(&u, others_fill_reserve), 0);
+	memcg.limit = LONG_MAX / 2;
+	user_free_many(&u, ptrs, n);
+	emul_settle();
+	destroy(&u);
+}
+
+static void update_on_cpu_1(void *arg)
+{
+	struct move *m = arg;
+
+	m->got = user_alloc_many(m->u, m->ptrs, m->n);
+}
+
+static struct move first_taken, added;
+
+/* First somebody else is faster, and later a program refills its CPU's list */
+static void others_take(void)
+{
+	if (slept == 1) {
+		on_cpu(1, run_irq_work, NULL);
+		on_cpu(1, do_burst, &first_taken);
+	} else if (slept == 30) {
+		memcg.limit += 4 << 10;
+		on_cpu(1, update_on_cpu_1, &added);
+		memcg.limit = memcg.usage;
+	} else if (slept > 30) {
+		on_cpu(1, run_irq_work, NULL);
+	}
+}
+
+/* What others have is asked for again while no grace period ends */
+static void fill_asks_again(void **state)
+{
+	struct user u;
+	struct move m;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	memcg.limit = memcg.usage;
+	n += take_rest(&u, ptrs + n);
+	m = (struct move){ &u, ptrs + --n, 1, 0 };
+	on_cpu(1, do_free, &m);
+	hold_many(&u, ptrs + --n, 1);
+	first_taken = (struct move){ &u, ptrs + n, 1, 0 };
+	added = (struct move){ &u, ptrs + n + 1, 1, 0 };
+	emul.irq_work_manual = true;
+	emul.threads = true;
+	assert_int_equal(fill_while(&u, others_take), 0);
+	emul.threads = false;
+	emul.irq_work_manual = false;
+	assert_int_equal(first_taken.got + added.got, 2);
+	memcg.limit = LONG_MAX / 2;
+	user_free_many(&u, ptrs, n + 2);
+	emul_settle();
+	destroy(&u);
+}
+
+static u32 charges;
+
+static void reclaim_long(enum emul_point point)
+{
+	if (point != EMUL_CHARGE || emul_irqs_off || emul_preempt_count ||
+	    ++charges != 2)
+		return;
+	emul.hook = NULL;
+	end_gp();
+	end_gp();
+}
+
+/* Reclaim takes longer than the grace period; slab gives nothing */
+static void fill_awaits_in_reclaim(void **state)
+{
+	struct user u;
+	u32 n;
+
+	assert_int_equal(user_init(&u, LINKED, 64), 0);
+	n = user_alloc_many(&u, ptrs, 100);
+	user_free_rcu(&u, ptrs[--n]);
+	emul_advance(3 * MINUTE);
+	fail_from_now();
+	n += take_rest(&u, ptrs + n);
+	hold_many(&u, ptrs + --n, 1);
+	charges = 0;
+	emul.hook = reclaim_long;
+	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
+	assert_null(emul.hook);
+	emul.fail_at = 0;
+	emul_settle();
+	user_free_many(&u, ptrs, n);
+	destroy(&u);
+}
+
 static void make_room(void)
 {
 	if (slept == 3)
@@ -3645,6 +3766,9 @@ int main(int argc, char **argv)
 		T(fill_is_woken),
 		T4(fill_asks_cpus_first),
 		T4(fill_after_others),
+		T4(fill_takes_reserve),
+		T4(fill_asks_again),
+		T4(fill_awaits_in_reclaim),
 		T(fill_finds_room),
 		T(fill_gets_what_waited),
 		T(fill_without_wait),
