@@ -2700,7 +2700,7 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 		may_create = create_chain(mc, READ_ONCE(c->batch), GFP_FILL,
 					  &ch);
 		if (!ch.nr && wait) {
-			/* as the worker, which fills it, has been */
+			/* the worker may have been faster, and filled it */
 			raw_local_irq_save(flags);
 			reserve_take(mc, false, &ch);
 			raw_local_irq_restore(flags);

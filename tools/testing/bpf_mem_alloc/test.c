@@ -613,12 +613,17 @@ static void locked_depot(void **state)
 	destroy(&u);
 }
 
+/* Is this @want, and the caller a task that may sleep? */
+static bool task_at(enum emul_point point, enum emul_point want)
+{
+	return point == want && !emul_irqs_off && !emul_preempt_count;
+}
+
 static int fillers;
 
 static void fill_too(enum emul_point point)
 {
-	if (point == EMUL_SLAB_ALLOC && !emul_irqs_off && !emul_preempt_count &&
-	    fillers && fillers--)
+	if (task_at(point, EMUL_SLAB_ALLOC) && fillers && fillers--)
 		assert_int_equal(bpf_mem_cache_fill(&hook_user->ma, true), 0);
 }
 
@@ -1565,6 +1570,23 @@ static u32 take_rest(struct user *u, void **objs)
 	return n;
 }
 
+static void limit_memcg(void)
+{
+	memcg.limit = memcg.usage;
+}
+
+/* All objects are in use when there is no memory for more */
+static u32 use_up(struct user *u, u32 size, void (*no_more)(void))
+{
+	u32 n;
+
+	assert_int_equal(user_init(u, LINKED, size), 0);
+	n = user_alloc_many(u, ptrs, 100);
+	assert_int_equal(n, 100);
+	no_more();
+	return n + take_rest(u, ptrs + n);
+}
+
 /* @live objects are in use, and the rest waits and will go to slab */
 static void reach_bound(struct user *u, enum user_kind kind, u32 live)
 {
@@ -1964,11 +1986,7 @@ static void fill_asks_cpus_first(void **state)
 	struct move m;
 	u32 n, i;
 
-	assert_int_equal(user_init(&u, LINKED, 64), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	assert_int_equal(n, 100);
-	fail_from_now();
-	n += take_rest(&u, ptrs + n);
+	n = use_up(&u, 64, fail_from_now);
 	m = (struct move){ &u, ptrs + n - 90, 90, 0 };
 	on_cpu(1, do_free, &m);
 	n -= 90;
@@ -1995,7 +2013,7 @@ static void fill_asks_cpus_first(void **state)
 
 static void others_ask(enum emul_point point)
 {
-	if (point != EMUL_CHARGE || emul_irqs_off || emul_preempt_count)
+	if (!task_at(point, EMUL_CHARGE))
 		return;
 	emul.hook = NULL;
 	inspect_ask(&hook_user->ma, 1);
@@ -2009,11 +2027,7 @@ static void fill_after_others(void **state)
 	struct move m;
 	u32 n;
 
-	assert_int_equal(user_init(&u, LINKED, 64), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	assert_int_equal(n, 100);
-	memcg.limit = memcg.usage;
-	n += take_rest(&u, ptrs + n);
+	n = use_up(&u, 64, limit_memcg);
 	m = (struct move){ &u, ptrs + n - 90, 90, 0 };
 	on_cpu(1, do_free, &m);
 	n -= 90;
@@ -2044,10 +2058,7 @@ static void fill_takes_reserve(void **state)
 	struct user u;
 	u32 n;
 
-	assert_int_equal(user_init(&u, LINKED, 1024), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	memcg.limit = memcg.usage;
-	n += take_rest(&u, ptrs + n);
+	n = use_up(&u, 1024, limit_memcg);
 	hold_many(&u, ptrs + --n, 1);
 	emul_work_run();
 	n += user_alloc_many_irqoff(&u, ptrs + n, 1);
@@ -2061,13 +2072,6 @@ static void fill_takes_reserve(void **state)
 	destroy(&u);
 }
 
-static void update_on_cpu_1(void *arg)
-{
-	struct move *m = arg;
-
-	m->got = user_alloc_many(m->u, m->ptrs, m->n);
-}
-
 static struct move first_taken, added;
 
 /* First somebody else is faster, and later a program refills its CPU's list */
@@ -2078,7 +2082,7 @@ static void others_take(void)
 		on_cpu(1, do_burst, &first_taken);
 	} else if (slept == 30) {
 		memcg.limit += 4 << 10;
-		on_cpu(1, update_on_cpu_1, &added);
+		on_cpu(1, do_alloc, &added);
 		memcg.limit = memcg.usage;
 	} else if (slept > 30) {
 		on_cpu(1, run_irq_work, NULL);
@@ -2092,10 +2096,7 @@ static void fill_asks_again(void **state)
 	struct move m;
 	u32 n;
 
-	assert_int_equal(user_init(&u, LINKED, 64), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	memcg.limit = memcg.usage;
-	n += take_rest(&u, ptrs + n);
+	n = use_up(&u, 64, limit_memcg);
 	m = (struct move){ &u, ptrs + --n, 1, 0 };
 	on_cpu(1, do_free, &m);
 	hold_many(&u, ptrs + --n, 1);
@@ -2113,12 +2114,28 @@ static void fill_asks_again(void **state)
 	destroy(&u);
 }
 
+/* One object waits when slab gives nothing any more */
+static u32 hold_last(struct user *u)
+{
+	u32 n;
+
+	assert_int_equal(user_init(u, LINKED, 64), 0);
+	n = user_alloc_many(u, ptrs, 100);
+	assert_int_equal(n, 100);
+	/* so that none is used since a grace period, and none in stock */
+	user_free_rcu(u, ptrs[--n]);
+	emul_advance(3 * MINUTE);
+	fail_from_now();
+	n += take_rest(u, ptrs + n);
+	hold_many(u, ptrs + --n, 1);
+	return n;
+}
+
 static u32 charges;
 
 static void reclaim_long(enum emul_point point)
 {
-	if (point != EMUL_CHARGE || emul_irqs_off || emul_preempt_count ||
-	    ++charges != 2)
+	if (!task_at(point, EMUL_CHARGE) || ++charges != 2)
 		return;
 	emul.hook = NULL;
 	end_gp();
@@ -2131,13 +2148,7 @@ static void fill_awaits_in_reclaim(void **state)
 	struct user u;
 	u32 n;
 
-	assert_int_equal(user_init(&u, LINKED, 64), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	user_free_rcu(&u, ptrs[--n]);
-	emul_advance(3 * MINUTE);
-	fail_from_now();
-	n += take_rest(&u, ptrs + n);
-	hold_many(&u, ptrs + --n, 1);
+	n = hold_last(&u);
 	charges = 0;
 	emul.hook = reclaim_long;
 	assert_int_equal(bpf_mem_cache_fill(&u.ma, true), 0);
@@ -2160,11 +2171,7 @@ static void fill_finds_room(void **state)
 	struct user u;
 	u32 n;
 
-	assert_int_equal(user_init(&u, LINKED, 64), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	assert_int_equal(n, 100);
-	memcg.limit = memcg.usage;
-	n += take_rest(&u, ptrs + n);
+	n = use_up(&u, 64, limit_memcg);
 	hold_many(&u, ptrs + --n, 1);
 	assert_int_equal(fill_while(&u, make_room), 0);
 	user_free_many(&u, ptrs, n);
@@ -2178,15 +2185,7 @@ static void fill_gets_what_waited(void **state)
 	struct user u;
 	u32 n;
 
-	assert_int_equal(user_init(&u, LINKED, 64), 0);
-	n = user_alloc_many(&u, ptrs, 100);
-	assert_int_equal(n, 100);
-	/* so that none is used since a grace period, and none in stock */
-	user_free_rcu(&u, ptrs[--n]);
-	emul_advance(3 * MINUTE);
-	fail_from_now();
-	n += take_rest(&u, ptrs + n);
-	hold_many(&u, ptrs + --n, 1);
+	n = hold_last(&u);
 	assert_int_equal(fill_while(&u, end_gp_late), 0);
 	emul.fail_at = 0;
 	emul_settle();
@@ -2596,8 +2595,7 @@ static void declared_fills_again(void **state)
 
 static void migrate(enum emul_point point)
 {
-	if (point == EMUL_IRQ_SAVE && !emul_irqs_off && !emul_preempt_count &&
-	    !emul_cpu) {
+	if (task_at(point, EMUL_IRQ_SAVE) && !emul_cpu) {
 		emul.hook = NULL;
 		emul_set_cpu(1);
 	}
@@ -2633,8 +2631,7 @@ static void steal(enum emul_point point)
 {
 	void *obj;
 
-	if (point != EMUL_IRQ_SAVE || emul_irqs_off || emul_preempt_count ||
-	    stealing)
+	if (!task_at(point, EMUL_IRQ_SAVE) || stealing)
 		return;
 	stealing = true;
 	emul_hardirq_enter();

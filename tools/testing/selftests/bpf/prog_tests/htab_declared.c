@@ -305,6 +305,18 @@ static long long fdinfo_memlock(int fd)
 	return read_number(path, "memlock:\t");
 }
 
+static int create_charged(union bpf_attr *attr)
+{
+	int fd, err;
+
+	memcg_enter(MEMCG_CREATOR);
+	fd = create_raw(attr);
+	err = errno;
+	memcg_leave();
+	errno = err;
+	return fd;
+}
+
 /* It is there, and charged, from the beginning on; or there is no map */
 static void test_charged(void)
 {
@@ -319,21 +331,17 @@ static void test_charged(void)
 		.map_flags = BPF_F_NO_PREALLOC,
 	};
 	char max[32];
-	int fd, err;
+	int fd;
 
 	if (!memcg_ready(memcg_setup(__func__)))
 		return;
-	memcg_enter(MEMCG_CREATOR);
-	fd = create_raw(&attr);
-	memcg_leave();
+	fd = create_charged(&attr);
 	without = fdinfo_memlock(fd);
 	close(fd);
 	before = memcg_settled(MEMCG_CREATOR);
 	attr.map_extra = n;
-	memcg_enter(MEMCG_CREATOR);
-	fd = create_raw(&attr);
-	memcg_leave();
-	if (CHECK(fd < 0, "create", "no map of %d elements\n", n))
+	fd = create_charged(&attr);
+	if (CHECK(fd < 0, "create", "errno %d\n", errno))
 		goto out;
 	after = memcg_charged(MEMCG_CREATOR);
 	with = fdinfo_memlock(fd);
@@ -359,11 +367,9 @@ static void test_charged(void)
 	snprintf(max, sizeof(max), "%lld", limit);
 	CHECK(!memcg_write(MEMCG_CREATOR, "memory.max", max), "limit",
 	      "errno %d\n", errno);
-	memcg_enter(MEMCG_CREATOR);
-	fd = create_raw(&attr);
-	err = errno;
-	memcg_leave();
-	CHECK(fd >= 0 || err != ENOMEM, "limit", "fd %d errno %d\n", fd, err);
+	fd = create_charged(&attr);
+	CHECK(fd >= 0 || errno != ENOMEM, "limit", "fd %d errno %d\n", fd,
+	      errno);
 	close(fd);
 	CHECK(memcg_number(MEMCG_CREATOR, "memory.events", "oom_kill "),
 	      "oom_kill", "somebody was killed\n");
