@@ -32,21 +32,22 @@ struct bpf_mem_alloc {
  *	allocator puts its link in front of the object.
  * @numa_node: node that objects come from, or NUMA_NO_NODE
  * @max_waiting: no new objects are made while so many wait for a grace period;
- *	0 for no such bound. Matters with bpf_mem_cache_free_rcu() only: what
- *	bpf_mem_cache_free() frees is used again instead.
+ *	0 for no such bound. Matters for what bpf_mem_cache_free_rcu() and
+ *	bpf_mem_free_rcu() free: the rest is used again instead.
  * @reserve: so many objects are made at once, and kept ready for those who
  *	cannot make any: in NMI, with interrupts off, within another allocation
  * @cache_bytes: no more than this is kept on a CPU that has not allocated for two
- *	seconds, nor anything of what bpf_mem_cache_free_rcu() has freed when
- *	that is so on all of them; and neither a pool nor a reserve that learns.
+ *	seconds, nor anything of what bpf_mem_cache_free_rcu() and
+ *	bpf_mem_free_rcu() have freed when that is so on all of them; and
+ *	neither a pool nor a reserve that learns.
  *	0: as much as serves bursts well. Not together with @reserve.
  * @uncharged: nobody is charged, for allocators that several owners share; to
  *	be used with @cache_bytes
  * @uncleared: objects come as they are from slab, for users who clear them anyway
  *	as they do those that come again
- * @release: called for each object that bpf_mem_cache_free_rcu() has freed, in
- *	process context, when it has no readers any more and before it is used
- *	again; or NULL
+ * @release: called for each object that bpf_mem_cache_free_rcu() or
+ *	bpf_mem_free_rcu() has freed, in process context, when it has no readers
+ *	any more and before it is used again; or NULL
  */
 struct bpf_mem_alloc_opts {
 	size_t size;
@@ -67,7 +68,8 @@ struct bpf_mem_alloc_opts {
  * @bytes: memory taken from the slab and per-CPU allocators, live or not
  * @cached: free objects that the next allocation may get
  * @waiting: free objects whose grace period has not passed; but for those of
- *	bpf_mem_cache_free_rcu() an allocation may still get them
+ *	bpf_mem_cache_free_rcu() and bpf_mem_free_rcu() an allocation may still
+ *	get them
  * @failed: allocations that found no object since the allocator was made
  */
 struct bpf_mem_alloc_stats {

@@ -89,7 +89,7 @@
 #define POOL_MAX_CHARGE		SZ_64K
 /* Objects that KASAN keeps from being handed out again, see quarantined() */
 #define QUARANTINE_OBJS		(IS_ENABLED(CONFIG_KASAN) ? 512 : 0)
-/* What a CPU asks for first; it doubles up to a good half of the cache */
+/* What a CPU asks for first; it doubles up to half of what may be cached */
 #define FIRST_BATCH		4
 /* A worker that found no memory is not asked again for so long */
 #define RETRY_DELAY		(HZ / 10)
@@ -928,7 +928,10 @@ static notrace void hold(struct bpf_mem_cpu *c, void *obj)
 		request_service(c);
 }
 
-/* From here on: slab, per-CPU allocator, RCU. Never in the caller's way. */
+/*
+ * From here on: slab, per-CPU allocator, RCU. No free comes here, and an alloc by
+ * refill_direct() only.
+ */
 
 static void slab_free(struct bpf_mem_pool *pool, void *obj, void *area)
 {
@@ -1403,7 +1406,7 @@ static __always_inline void set_batch(struct bpf_mem_cpu *c, u32 batch)
 /*
  * Bring this CPU's list above its low mark, first from what the map has, then
  * from slab unless @gfp is 0. The caller stays on this CPU, and holds the
- * guard. Returns how many objects are missing.
+ * guard or is irq_work. Returns how many objects are missing.
  */
 static notrace u32 refill(struct bpf_mem_cpu *c, gfp_t gfp)
 {

@@ -39,7 +39,7 @@
  *   A9  and gets it for sure, when nothing else happens any more
  *       hold(): push, then gp; gp_finish(): smp_mb(), then held
  *   A10 who waits for a grace period is woken
- *       may_fill(): gp_start(); gp_finish(): smp_mb() before wake_up_var()
+ *       gp_passed(): gp_start(); gp_finish(): smp_mb() before wake_up_var()
  *   A11 a slot is in one stack, or with one context: slot_pop(): the count
  *
  * With one of these the model is wrong in one place, and an assertion must

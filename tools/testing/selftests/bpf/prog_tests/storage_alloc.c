@@ -479,7 +479,7 @@ static void test_interrupt(void)
 	close(event);
 	event = -1;
 	CHECK(skel->bss->in_irq < 100, "irq", "%u times\n", skel->bss->in_irq);
-	/* with interrupts off there may be none, but that is rare; and an other
+	/* with interrupts off there may be none, but that is rare; and another
 	 * may be faster to create it
 	 */
 	CHECK(skel->bss->runs < skel->bss->in_irq / 2, "runs",
