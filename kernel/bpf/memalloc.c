@@ -896,7 +896,9 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 		struct chain ch = { obj, obj, 1 };
 
 		give_up(c->cache, &ch);
-		request_service(c);
+		/* or a program that irq_work runs would ask without end */
+		if (atomic_read(&c->cache->gp) == GP_IDLE)
+			request_service(c);
 		return;
 	}
 	if (unlikely(READ_ONCE(c->busy))) {
@@ -1206,8 +1208,9 @@ static void gp_finish(struct bpf_mem_cache *mc)
 	WRITE_ONCE(mc->gps, mc->gps + 1);
 	atomic_set_release(&mc->gp, GP_IDLE);
 	/*
-	 * Pairs with the cmpxchg() before hold() looks at gp: either that sees
-	 * GP_IDLE, or the gp_start() which comes next sees what was held.
+	 * Pairs with the cmpxchg() before hold() and free_irqoff() look at gp:
+	 * either they see GP_IDLE, or the gp_start() which comes next sees what
+	 * they have pushed.
 	 */
 	smp_mb();
 	wake_up_var(&mc->nr_waiting);

@@ -18,6 +18,7 @@ static int duration;
 
 #define PERCPU_ONLY	1	/* nothing that concerns a plain hash map */
 #define RAW_TP		2	/* tracepoints instead of functions */
+#define CALM		4	/* what the programs do does not call them again */
 
 struct group {
 	const char *name;
@@ -85,7 +86,7 @@ static const struct group groups[] = {
 		"percpu_alloc_percpu", "percpu_free_percpu",
 		"percpu_create_chunk", "percpu_destroy_chunk",
 	} },
-	{ "irq_work_tp", RAW_TP, {
+	{ "irq_work_tp", RAW_TP | CALM, {
 		"irq_work_entry", "irq_work_exit",
 	} },
 	{ "workqueue_tp", RAW_TP, {
@@ -333,6 +334,34 @@ static void check_contents(struct run *r)
 	CHECK(n != nr, "contents", "%d elements, expected %d\n", n, nr);
 }
 
+static __u64 all_hits(struct run *r)
+{
+	__u64 hits = 0;
+	int i;
+
+	for (i = 0; i < MAX_FUNCS; i++)
+		hits += READ_ONCE(r->skel->bss->hits[i]);
+	return hits;
+}
+
+/* One element is added and deleted, and they are called a few times, if at all */
+static void check_calm(struct run *r)
+{
+	struct htab_val vals[r->nr_vals];
+	__u64 key = HOT_BASE, hits;
+
+	memset(vals, 0, sizeof(vals));
+	usleep(100000);
+	hits = all_hits(r);
+	bpf_map_update_elem(r->fd, &key, vals, BPF_ANY);
+	bpf_map_delete_elem(r->fd, &key);
+	sleep(1);
+	hits = all_hits(r) - hits;
+	printf("called %llu times for nothing\n", hits);
+	CHECK(hits > 200, "calm", "programs called %llu times for nothing\n",
+	      hits);
+}
+
 /* Groups of functions that fentry programs were meant for, or were run from */
 static int nr_fentry, nr_hit;
 
@@ -374,6 +403,8 @@ static void test_group(const struct group *group, bool percpu)
 		      "in %llu rounds %llu operations failed, %llu lookups went wrong\n",
 		      c->rounds, c->fails, c->wrong);
 	}
+	if (group->flags & CALM)
+		check_calm(r);
 	r->skel->bss->active = false;
 	for (i = 0; i < MAX_FUNCS && group->funcs[i]; i++) {
 		hits = r->skel->bss->hits[i];
