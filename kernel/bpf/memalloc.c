@@ -638,6 +638,17 @@ static notrace void request_service(struct bpf_mem_cpu *c)
 		irq_work_queue(&svc->work);
 }
 
+/*
+ * Have a grace period begin for what was pushed. While one is on its way the
+ * worker comes by after it, see gp_finish(). Who asked each time could be a
+ * program that irq_work calls, and do so without end.
+ */
+static __always_inline void request_gp(struct bpf_mem_cpu *c)
+{
+	if (atomic_read(&c->cache->gp) == GP_IDLE)
+		request_service(c);
+}
+
 /* Where nothing came, ask once a jiffy */
 static __always_inline void request_objects(struct bpf_mem_cpu *c)
 {
@@ -896,9 +907,7 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 		struct chain ch = { obj, obj, 1 };
 
 		give_up(c->cache, &ch);
-		/* or a program that irq_work runs would ask without end */
-		if (atomic_read(&c->cache->gp) == GP_IDLE)
-			request_service(c);
+		request_gp(c);
 		return;
 	}
 	if (unlikely(READ_ONCE(c->busy))) {
@@ -915,10 +924,7 @@ static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
 		free_slow(c, NULL);
 }
 
-/*
- * Nobody gets this one before its grace period is over. While one is running,
- * the worker comes by after it, see gp_finish().
- */
+/* Nobody gets this one before its grace period is over */
 static notrace void hold(struct bpf_mem_cpu *c, void *obj)
 {
 	struct bpf_mem_cache *mc = c->cache;
@@ -926,8 +932,7 @@ static notrace void hold(struct bpf_mem_cpu *c, void *obj)
 
 	atomic_long_inc(&mc->nr_waiting);
 	push_shared(&mc->held, &ch, c->link_off);
-	if (atomic_read(&mc->gp) == GP_IDLE)
-		request_service(c);
+	request_gp(c);
 }
 
 /*
@@ -1208,9 +1213,8 @@ static void gp_finish(struct bpf_mem_cache *mc)
 	WRITE_ONCE(mc->gps, mc->gps + 1);
 	atomic_set_release(&mc->gp, GP_IDLE);
 	/*
-	 * Pairs with the cmpxchg() before hold() and free_irqoff() look at gp:
-	 * either they see GP_IDLE, or the gp_start() which comes next sees what
-	 * they have pushed.
+	 * Pairs with the cmpxchg() before request_gp() looks at gp: either that
+	 * sees GP_IDLE, or the gp_start() which comes next sees what was pushed.
 	 */
 	smp_mb();
 	wake_up_var(&mc->nr_waiting);

@@ -37,7 +37,7 @@
  *   A8  what is held gets a whole grace period
  *       gp_start(): held_gp, before call_rcu()
  *   A9  and gets it for sure, when nothing else happens any more
- *       hold(): push, then gp; gp_finish(): smp_mb(), then held
+ *       hold(): push, then request_gp(); gp_finish(): smp_mb(), then held
  *   A10 who waits for a grace period is woken
  *       gp_passed(): gp_start(); gp_finish(): smp_mb() before wake_up_var()
  *   A11 a slot is in one stack, or with one context: slot_pop(): the count

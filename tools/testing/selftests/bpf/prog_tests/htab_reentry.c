@@ -368,7 +368,7 @@ static int nr_fentry, nr_hit;
 static void test_group(const struct group *group, bool percpu)
 {
 	int cpus[MAX_CPUS], nr_cpus, i, err;
-	__u64 hits, total = 0, end;
+	__u64 total, end;
 	struct run *r;
 
 	if (!(group->flags & RAW_TP) && !can_attach_fentry())
@@ -406,14 +406,14 @@ static void test_group(const struct group *group, bool percpu)
 	if (group->flags & CALM)
 		check_calm(r);
 	r->skel->bss->active = false;
+	total = all_hits(r);
 	for (i = 0; i < MAX_FUNCS && group->funcs[i]; i++) {
-		hits = r->skel->bss->hits[i];
 		if (!r->links[i])
 			printf("%s: cannot be attached to\n", group->funcs[i]);
 		else
-			printf("%s: %llu entries\n", group->funcs[i], hits);
+			printf("%s: %llu entries\n", group->funcs[i],
+			       r->skel->bss->hits[i]);
 		bpf_link__destroy(r->links[i]);
-		total += hits;
 	}
 	if (!(group->flags & RAW_TP)) {
 		nr_fentry++;
