@@ -91,6 +91,8 @@
 #define QUARANTINE_OBJS		(IS_ENABLED(CONFIG_KASAN) ? 512 : 0)
 /* What a CPU asks for first; it doubles up to half of what may be cached */
 #define FIRST_BATCH		4
+/* A CPU's irq_work runs so often in a row */
+#define SERVICE_RUNS		DIV_ROUND_UP(32000, HZ)
 /* A worker that found no memory is not asked again for so long */
 #define RETRY_DELAY		(HZ / 10)
 /* It tries again by itself so often to fill a reserve */
@@ -242,16 +244,21 @@ static struct kmem_cache *cache_cache;
 struct bpf_mem_service {
 	struct bpf_mem_cpu *head;
 	bool running;		/* on this CPU: @head is looked at again */
+	bool throttled;		/* who asks waits for @timer */
 	u8 refilling;		/* a bit for each context level */
+	u32 runs;		/* of @work, see service_irq_work() */
+	u64 since;		/* in ns, as is @until */
+	u64 until;
 	struct irq_work work;
-	struct irq_work later;
+	struct timer_list timer;
 };
 
 static void service_irq_work(struct irq_work *work);
+static void service_timer(struct timer_list *timer);
 
 static DEFINE_PER_CPU(struct bpf_mem_service, bpf_mem_service) = {
 	.work = { .func = service_irq_work },
-	.later = { .func = service_irq_work, .flags = ATOMIC_INIT(IRQ_WORK_LAZY) },
+	.timer = __TIMER_INITIALIZER(service_timer, TIMER_PINNED),
 };
 
 /* Free objects in a row */
@@ -634,14 +641,13 @@ static notrace void request_service(struct bpf_mem_cpu *c)
 	    xchg(&c->service, SERVICE_WANTED) != SERVICE_IDLE)
 		return;
 	queue_service(svc, c);
-	if (!READ_ONCE(svc->running))
+	if (!READ_ONCE(svc->running) && !READ_ONCE(svc->throttled))
 		irq_work_queue(&svc->work);
 }
 
 /*
  * Have a grace period begin for what was pushed. While one is on its way the
- * worker comes by after it, see gp_finish(). Who asked each time could be a
- * program that irq_work calls, and do so without end.
+ * worker comes by after it, see gp_finish(): irq_work could do nothing.
  */
 static __always_inline void request_gp(struct bpf_mem_cpu *c)
 {
@@ -895,8 +901,10 @@ static noinline notrace void free_slow(struct bpf_mem_cpu *c, void *obj)
 	cpu_enter(c);
 	surplus = cpu_give_surplus(c, true);
 	cpu_leave(c);
-	if (surplus || want_trim(c))
+	if (want_trim(c))
 		request_service(c);
+	else if (surplus)
+		request_gp(c);
 }
 
 static __always_inline void free_irqoff(struct bpf_mem_cpu *c, void *obj)
@@ -1605,7 +1613,7 @@ static notrace void service(struct bpf_mem_cpu *c)
  * What asks for service while this runs comes from NMIs and from programs on
  * the allocation path; on PREEMPT_RT also from tasks. Those may eat up all
  * that a refill brings, so the second time the worker has to do it, and after
- * that the next tick.
+ * that the timer.
  */
 static notrace void service_run(struct bpf_mem_service *svc)
 {
@@ -1638,17 +1646,68 @@ static notrace void service_run(struct bpf_mem_service *svc)
 	}
 	barrier();
 	WRITE_ONCE(svc->running, false);
-	barrier();
-	if (READ_ONCE(svc->head))
-		irq_work_queue(&svc->later);
 }
 
+/*
+ * A program on irq_work's tracepoints, say, that asks each time it is called
+ * would have irq_work follow on irq_work, and nothing else run on this CPU, not
+ * even the tick. After SERVICE_RUNS in a row who asks waits for a timer, at
+ * least as long as three quarters of those took. A row ends when the timer gets
+ * in. Not in jiffies: the CPU which counts them may be this one.
+ */
 static notrace void service_irq_work(struct irq_work *work)
 {
+	struct bpf_mem_service *svc = raw_cpu_ptr(&bpf_mem_service);
+	unsigned long flags;
+	u64 now;
+
 	/* a reserve that is looked at stays, see reserve_resize() */
 	rcu_read_lock();
-	service_run(raw_cpu_ptr(&bpf_mem_service));
+	service_run(svc);
 	rcu_read_unlock();
+
+	/* on PREEMPT_RT they are on */
+	local_irq_save(flags);
+	if (svc->throttled)
+		goto out;
+	svc->runs++;
+	if (svc->runs == SERVICE_RUNS / 4) {
+		svc->since = ktime_get_mono_fast_ns();
+	} else if (svc->runs >= SERVICE_RUNS || READ_ONCE(svc->head)) {
+		now = ktime_get_mono_fast_ns();
+		svc->until = now + TICK_NSEC;
+		if (svc->runs >= SERVICE_RUNS)
+			svc->until = max(svc->until, now + now - svc->since);
+		WRITE_ONCE(svc->throttled, true);
+	} else {
+		goto out;
+	}
+	mod_timer(&svc->timer, jiffies + 1);
+out:
+	local_irq_restore(flags);
+}
+
+static void service_timer(struct timer_list *timer)
+{
+	struct bpf_mem_service *svc = from_timer(svc, timer, timer);
+	unsigned long flags;
+	s64 left;
+
+	local_irq_save(flags);
+	left = svc->until - ktime_get_mono_fast_ns();
+	if (svc != raw_cpu_ptr(&bpf_mem_service)) {
+		/* its CPU has died, and service_dead_cpu() sees to it */
+	} else if (svc->throttled && left > 0) {
+		mod_timer(timer, jiffies + 1 + nsecs_to_jiffies(left));
+	} else {
+		svc->runs = 0;
+		WRITE_ONCE(svc->throttled, false);
+		/* against NMI: who has seen it throttled is in the list */
+		barrier();
+		if (READ_ONCE(svc->head))
+			irq_work_queue(&svc->work);
+	}
+	local_irq_restore(flags);
 }
 
 /* All that the list of a CPU has, when nobody uses that any more */
@@ -1667,11 +1726,15 @@ static void drain_cpu(struct bpf_mem_cache *mc, int cpu)
  */
 static int service_dead_cpu(unsigned int cpu)
 {
+	struct bpf_mem_service *svc = per_cpu_ptr(&bpf_mem_service, cpu);
 	struct bpf_mem_cache *mc;
 
 	rcu_read_lock();
-	service_run(per_cpu_ptr(&bpf_mem_service, cpu));
+	service_run(svc);
 	rcu_read_unlock();
+	del_timer_sync(&svc->timer);
+	svc->runs = 0;
+	WRITE_ONCE(svc->throttled, false);
 	mutex_lock(&caches_mutex);
 	list_for_each_entry(mc, &caches, list) {
 		drain_cpu(mc, cpu);

@@ -33,6 +33,7 @@
 #include <linux/slab.h>
 #include <linux/time64.h>
 #include <linux/timekeeping.h>
+#include <linux/timer.h>
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 

@@ -28,10 +28,10 @@ __this_cpu u32 emul_preempt_count;
 /* What a CPU has beside the running thread's variables */
 struct cpu_state {
 	struct irq_work *irq_work;
-	struct irq_work *lazy_work;
+	struct timer_list *timers;	/* this CPU's alone */
 	u64 reader;		/* odd within a reader, see synchronize_rcu() */
 	u32 reader_depth;
-	bool in_irq_work;
+	bool in_callback;	/* of irq_work, timers */
 };
 
 static struct cpu_state cpus[NR_CPUS];
@@ -74,7 +74,7 @@ static void check_backend(const char *name)
 {
 	if (in_nmi())
 		emul_fail("%s in NMI", name);
-	if (emul_irqs_off && !cpus[emul_cpu].in_irq_work)
+	if (emul_irqs_off && !cpus[emul_cpu].in_callback)
 		emul_fail("%s with interrupts off", name);
 }
 
@@ -89,12 +89,17 @@ void cond_resched(void)
 	might_sleep();
 }
 
-/* Time passes where a CPU waits for another, a microsecond each time */
+/*
+ * Time passes when a test says so, and where a CPU waits for another, a
+ * microsecond each time.
+ */
+#define FIRST_JIFFY	((unsigned long)-300 * HZ)
 static __thread u64 relaxed;
 
 u64 ktime_get_mono_fast_ns(void)
 {
-	return relaxed * 1000;
+	return (jiffies - FIRST_JIFFY) * (u64)TICK_NSEC + emul.lost_ns +
+	       relaxed * 1000;
 }
 
 void emul_cpu_relax(void)
@@ -125,14 +130,14 @@ static void reader_exit(void)
 		__atomic_fetch_add(&cpu->reader, 1, __ATOMIC_SEQ_CST);
 }
 
-static bool run_list(struct irq_work **list)
+bool emul_irq_work_run(void)
 {
 	struct cpu_state *cpu = &cpus[emul_cpu];
 	struct irq_work *work, *next;
 	unsigned long flags;
 	u32 preempt;
 
-	work = xchg(list, NULL);
+	work = xchg(&cpu->irq_work, NULL);
 	if (!work)
 		return false;
 	flags = emul_irqs_off;
@@ -141,7 +146,7 @@ static bool run_list(struct irq_work **list)
 		emul_fail("interrupt while interrupts are off");
 	emul_irqs_off = 1;
 	emul_preempt_count += HARDIRQ_OFFSET;
-	cpu->in_irq_work = true;
+	cpu->in_callback = true;
 	reader_enter();
 	for (; work; work = next) {
 		next = work->next;
@@ -150,7 +155,7 @@ static bool run_list(struct irq_work **list)
 		work->func(work);
 	}
 	reader_exit();
-	cpu->in_irq_work = false;
+	cpu->in_callback = false;
 	if (emul_preempt_count != preempt + HARDIRQ_OFFSET || !emul_irqs_off)
 		emul_fail("irq_work leaves another context than it found");
 	emul_preempt_count = preempt;
@@ -158,13 +163,36 @@ static bool run_list(struct irq_work **list)
 	return true;
 }
 
-bool emul_irq_work_run(void)
+static bool run_timers(void)
 {
-	return run_list(&cpus[emul_cpu].irq_work);
+	struct cpu_state *cpu = &cpus[emul_cpu];
+	struct timer_list **p, *timer;
+	bool ran = false;
+
+	p = &cpu->timers;
+	while ((timer = *p)) {
+		if (time_before(jiffies, timer->expires)) {
+			p = &timer->next;
+			continue;
+		}
+		*p = timer->next;
+		timer->pending = false;
+		emul_softirq_enter();
+		cpu->in_callback = true;
+		timer->function(timer);
+		cpu->in_callback = false;
+		emul_softirq_exit();
+		ran = true;
+		p = &cpu->timers;
+	}
+	return ran;
 }
 
+/* Another thread may count jiffies, but a timer is its CPU's own */
 static void irqs_enabled(void)
 {
+	if (emul.threads && !in_irq() && !in_serving_softirq())
+		run_timers();
 	if (!emul.irq_work_manual)
 		while (emul_irq_work_run())
 			;
@@ -277,7 +305,7 @@ void emul_on_cpu(int cpu, void (*fn)(void *arg), void *arg)
 
 bool irq_work_queue(struct irq_work *work)
 {
-	if (!emul_irqs_off)
+	if (!emul_irqs_off && !emul_preempt_count)
 		emul_fail("irq_work queued on a CPU that may change");
 	return irq_work_queue_on(work, emul_cpu);
 }
@@ -285,7 +313,7 @@ bool irq_work_queue(struct irq_work *work)
 bool irq_work_queue_on(struct irq_work *work, int nr)
 {
 	struct cpu_state *cpu = &cpus[nr];
-	struct irq_work **list, *old;
+	struct irq_work *old;
 	int flags;
 
 	if (in_nmi() && nr != emul_cpu)
@@ -294,11 +322,43 @@ bool irq_work_queue_on(struct irq_work *work, int nr)
 				  __ATOMIC_SEQ_CST);
 	if (flags & IRQ_WORK_PENDING)
 		return false;
-	list = flags & IRQ_WORK_LAZY ? &cpu->lazy_work : &cpu->irq_work;
 	do {
-		old = READ_ONCE(*list);
+		old = READ_ONCE(cpu->irq_work);
 		work->next = old;
-	} while (cmpxchg(list, old, work) != old);
+	} while (cmpxchg(&cpu->irq_work, old, work) != old);
+	return true;
+}
+
+int mod_timer(struct timer_list *timer, unsigned long expires)
+{
+	struct cpu_state *cpu = &cpus[emul_cpu];
+	bool pending = timer->pending;
+
+	check_backend("timer");
+	if (pending && timer->cpu != emul_cpu)
+		emul_fail("timer of another CPU");
+	timer->expires = expires;
+	if (pending)
+		return true;
+	timer->pending = true;
+	timer->cpu = emul_cpu;
+	timer->next = cpu->timers;
+	cpu->timers = timer;
+	return false;
+}
+
+/* Of a dead CPU, or nobody asks for it any more */
+int del_timer_sync(struct timer_list *timer)
+{
+	struct timer_list **p;
+
+	might_sleep();
+	if (!timer->pending)
+		return false;
+	for (p = &cpus[timer->cpu].timers; *p != timer; p = &(*p)->next)
+		;
+	*p = timer->next;
+	timer->pending = false;
 	return true;
 }
 
@@ -309,14 +369,20 @@ int cpuhp_setup_state_nocalls(int state, const char *name, void *startup,
 	return 0;
 }
 
-/* The irq_work of a dead CPU is lost */
+/* The irq_work of a dead CPU is lost, another one has its timers */
 void emul_cpu_dead(unsigned int cpu)
 {
+	struct timer_list *timer;
 	struct irq_work *work;
 
 	for (work = cpus[cpu].irq_work; work; work = work->next)
 		work->flags.counter &= ~IRQ_WORK_PENDING;
 	cpus[cpu].irq_work = NULL;
+	while ((timer = cpus[cpu].timers)) {
+		cpus[cpu].timers = timer->next;
+		timer->pending = false;
+		mod_timer(timer, timer->expires);
+	}
 	if (dead_callback)
 		dead_callback(cpu);
 }
@@ -879,7 +945,7 @@ static void run_irq_work(void *arg)
 
 static void tick(void *arg)
 {
-	if (run_list(&cpus[emul_cpu].lazy_work))
+	if (run_timers())
 		*(bool *)arg = true;
 }
 
@@ -952,6 +1018,13 @@ long emul_sleep(void *var, u64 seen, long timeout)
 	return timeout;
 }
 
+/* Let time pass, in which nothing comes but timers */
+void emul_tick(unsigned long ticks)
+{
+	__atomic_add_fetch(&emul_jiffies, ticks, __ATOMIC_SEQ_CST);
+	on_all_cpus(tick);
+}
+
 /* Let everything happen that is on its way; time stands still */
 void emul_settle(void)
 {
@@ -971,8 +1044,7 @@ void emul_advance(unsigned long ticks)
 
 	for (; ticks; ticks -= step) {
 		step = min_t(unsigned long, ticks, HZ / 10);
-		__atomic_add_fetch(&emul_jiffies, step, __ATOMIC_SEQ_CST);
-		on_all_cpus(tick);
+		emul_tick(step);
 		emul_settle();
 	}
 }
@@ -993,7 +1065,7 @@ void emul_init(int nr)
 	emul_possible_cpus = nr;
 	emul_irqs_off = 0;
 	emul_preempt_count = 0;
-	emul_jiffies = (unsigned long)-300 * HZ;
+	emul_jiffies = FIRST_JIFFY;
 	if (!pcpu_base) {
 		pcpu_base = mmap(NULL, NR_CPUS * UNIT_SIZE,
 				 PROT_READ | PROT_WRITE,

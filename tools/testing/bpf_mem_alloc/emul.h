@@ -53,6 +53,7 @@ struct emul {
 	void (*relax)(void);	/* while a CPU waits for another */
 	bool threads;		/* grace periods wait for real readers */
 	bool irq_work_manual;
+	u64 lost_ns;		/* that jiffies do not count */
 	bool trace_not_rcu;	/* rcu_trace_implies_rcu_gp() is false */
 	bool expect_trace;	/* sleepable programs see what is freed now */
 	bool no_nowait;		/* only who may sleep gets memory */
@@ -91,6 +92,7 @@ u32 emul_gp_run(enum emul_gp kind);
 u32 emul_gp_pending(enum emul_gp kind);
 u32 emul_work_run(void);
 bool emul_work_pending(void);
+void emul_tick(unsigned long ticks);
 void emul_settle(void);
 void emul_advance(unsigned long ticks);
 void emul_cpu_dead(unsigned int cpu);

@@ -199,6 +199,8 @@ static inline void cpus_read_unlock(void) {}
 void emul_cpu_relax(void);
 u64 ktime_get_mono_fast_ns(void);
 #define NSEC_PER_MSEC		1000000L
+#define TICK_NSEC		(1000 * NSEC_PER_MSEC / HZ)
+#define nsecs_to_jiffies(ns)	((unsigned long)(ns) / TICK_NSEC)
 unsigned long emul_irq_save(void);
 void emul_irq_restore(unsigned long flags);
 
@@ -290,7 +292,6 @@ void rcu_read_unlock(void);
 
 /* irq_work */
 #define IRQ_WORK_PENDING	1
-#define IRQ_WORK_LAZY		4	/* with the next tick */
 
 struct irq_work {
 	atomic_t flags;
@@ -300,6 +301,24 @@ struct irq_work {
 
 bool irq_work_queue(struct irq_work *work);
 bool irq_work_queue_on(struct irq_work *work, int cpu);
+
+/* Timers, which are all for one CPU */
+#define TIMER_PINNED		1
+
+struct timer_list {
+	struct timer_list *next;
+	void (*function)(struct timer_list *timer);
+	unsigned long expires;
+	int cpu;
+	bool pending;
+};
+
+#define __TIMER_INITIALIZER(fn, flags)	{ .function = (fn) }
+#define from_timer(var, timer, member) \
+	container_of(timer, typeof(*(var)), member)
+
+int mod_timer(struct timer_list *timer, unsigned long expires);
+int del_timer_sync(struct timer_list *timer);
 
 /* Workqueues */
 struct work_struct {

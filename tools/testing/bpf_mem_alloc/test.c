@@ -1079,7 +1079,7 @@ static void churn_bound(enum user_kind kind, size_t size, bool trace, bool off)
 		pos = (pos + 1) % live;
 		if (i % 50)
 			continue;
-		__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+		emul_tick(1);
 		user_inspect(&u, &in);
 		bound = live + in.reserve +
 			emul_nr_cpus * max(CPU_BYTES / in.object, 1L);
@@ -1292,7 +1292,7 @@ static void held_is_released(void **state)
 		assert_true(released <= freed);
 		if (i % 7)
 			continue;
-		emul_settle();
+		emul_advance(1);
 		assert_int_equal(released, freed);
 		assert_int_equal(memcg.usage, 0);
 	}
@@ -1408,7 +1408,7 @@ static void held_is_not_forgotten(void **state)
 				expect_held(&u, 0);
 				user_free_many(&u, ptrs, nr_left);
 				destroy(&u);
-				emul_settle();
+				emul_advance(1);
 				if (!reached)
 					break;
 				tried++;
@@ -1507,7 +1507,7 @@ static void mixed_frees(void **state)
 				emul.irq_work_manual = r & 0x100;
 				break;
 			default:
-				__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+				emul_tick(1);
 				inspect_charged(&u, NULL);
 			}
 		}
@@ -1635,7 +1635,7 @@ static void bound_ends_allocs(void **state)
 			n += take_rest(&u, ptrs + n);
 			n += user_alloc_many_irqoff(&u, ptrs + n, 2);
 			emul_work_run();
-			__atomic_add_fetch(&emul_jiffies, HZ, __ATOMIC_SEQ_CST);
+			emul_tick(HZ);
 		}
 		inspect_charged(&u, &in);
 		assert_true(in.all <= before.all + POOL_OBJS);
@@ -1676,7 +1676,7 @@ static void bound_under_churn(void **state)
 			emul_work_run();
 			if (i % 10)
 				continue;
-			__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+			emul_tick(1);
 			inspect_charged(&u, &in);
 			bound = LIVE + MAX_WAITING + in.reserve + POOL_OBJS +
 				emul_nr_cpus * CPU_BYTES / in.object;
@@ -2244,6 +2244,94 @@ static void asked_in_service(void **state)
 	assert_int_equal(inspect_cached(&u.ma, 1), 0);
 	emul.irq_work_manual = false;
 	emul_settle();
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+/* Service */
+
+/* More than the CPU's list has, so that irq_work is asked for */
+static bool ask(struct user *u)
+{
+	bool ran;
+	u32 n;
+
+	emul.irq_work_manual = true;
+	emul_hardirq_enter();
+	n = user_alloc_many_irqoff(u, ptrs, 100);
+	user_free_many(u, ptrs, n);
+	emul_hardirq_exit();
+	ran = emul_irq_work_run();
+	emul.irq_work_manual = false;
+	return ran;
+}
+
+/*
+ * A program that irq_work calls asks again each time. It takes so many jiffies,
+ * but no tick gets in; @stalled: they are not even counted. Returns how often it
+ * ran.
+ */
+static u32 ask_in_a_row(struct user *u, u32 ticks, bool stalled)
+{
+	u32 runs = 0;
+
+	while (runs < 10000 && ask(u)) {
+		runs++;
+		if (stalled)
+			emul.lost_ns += ticks * TICK_NSEC;
+		else
+			emul_jiffies += ticks;
+	}
+	return runs;
+}
+
+static void service_is_throttled(void **state)
+{
+	u32 ticks, stalled, runs, rest;
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	for (ticks = 0; ticks <= 3; ticks++) {
+		for (stalled = 0; stalled < 2; stalled++) {
+			runs = ask_in_a_row(&u, ticks, stalled);
+			assert_in_range(runs, 30, 32000 / HZ + 1);
+			/* and after a rest again, as long as most of that */
+			for (rest = 0; rest < 10000 && !ask(&u); rest++)
+				emul_advance(1);
+			assert_in_range(rest, max(runs * ticks / 2, 1U),
+					runs * ticks + 3);
+			emul_advance(2);
+		}
+	}
+	/* who asks as often, but leaves room for other things, never waits */
+	for (runs = 0; runs < 10000; runs++) {
+		assert_true(ask(&u));
+		if (runs % 60 == 0)
+			emul_advance(1);
+	}
+	inspect_charged(&u, NULL);
+	destroy(&u);
+}
+
+static void ask_in_a_row_here(void *arg)
+{
+	assert_in_range(ask_in_a_row(arg, 0, false), 30, 32000 / HZ + 1);
+}
+
+static void ask_here(void *arg)
+{
+	assert_true(ask(arg));
+}
+
+/* A CPU that died while it waited for the timer does not wait when it is back */
+static void throttled_cpu_dies(void **state)
+{
+	struct user u;
+
+	assert_int_equal(user_init(&u, FIXED, 64), 0);
+	on_cpu(1, ask_in_a_row_here, &u);
+	emul_cpu_dead(1);
+	on_cpu(1, ask_here, &u);
 	inspect_charged(&u, NULL);
 	destroy(&u);
 }
@@ -3211,7 +3299,7 @@ static void percpu_by_worker(void **state)
 	for (n = 0; n < 1000; n += got) {
 		got = user_alloc_many(&u, ptrs + n, 1000 - n);
 		emul_settle();
-		__atomic_add_fetch(&emul_jiffies, 1, __ATOMIC_SEQ_CST);
+		emul_tick(1);
 		if (!got)
 			got = user_alloc_many(&u, ptrs + n, 1);
 		assert_true(got > 0);
@@ -3774,6 +3862,8 @@ int main(int argc, char **argv)
 		T(fill_gets_what_waited),
 		T(fill_without_wait),
 		T4(asked_in_service),
+		T(service_is_throttled),
+		T(throttled_cpu_dies),
 		T(fresh_burst),
 		T(reserve_learns),
 		T(reserve_in_use_is_kept),

@@ -436,6 +436,62 @@ out:
 	free(r);
 }
 
+/* A program that irq_work calls, and that asks irq_work for memory each time,
+ * does not keep the CPU from everything else.
+ */
+static void test_endless(const char *name)
+{
+	struct bpf_program *prog, *endless;
+	struct bpf_link *link = NULL;
+	struct htab_reentry *skel;
+	struct htab_val val = {};
+	__u64 key, hits;
+	cpu_set_t cpus;
+	int fd, err;
+
+	sched_getaffinity(0, sizeof(cpus), &cpus);
+	skel = htab_reentry__open();
+	if (CHECK(!skel, "open", "skeleton failed to open\n"))
+		return;
+	bpf_object__for_each_program(prog, skel->obj)
+		bpf_program__set_autoload(prog, false);
+	endless = bpf_object__find_program_by_name(skel->obj, name);
+	bpf_program__set_autoload(endless, true);
+	err = htab_reentry__load(skel);
+	if (CHECK(err, "load", "refused (%d), expected to pass\n", err))
+		goto out;
+	link = bpf_program__attach_raw_tracepoint(endless, "irq_work_exit");
+	if (IS_ERR(link)) {
+		printf("%s:SKIP:no tracepoint irq_work_exit\n", __func__);
+		test__skip();
+		link = NULL;
+		goto out;
+	}
+	skel->bss->active = true;
+	/* the first call, if no other came yet */
+	fd = bpf_map__fd(skel->maps.hash);
+	pin(0);
+	for (key = HOT_BASE; key < HOT_BASE + 2 * MANY_KEYS; key++)
+		bpf_map_update_elem(fd, &key, &val, BPF_ANY);
+	for (key = HOT_BASE; key < HOT_BASE + 2 * MANY_KEYS; key++)
+		bpf_map_delete_elem(fd, &key);
+	sleep(1);
+	hits = READ_ONCE(skel->bss->calls[0]);
+	skel->bss->active = false;
+	if (!hits) {
+		printf("%s:SKIP:irq_work has no interrupt\n", __func__);
+		test__skip();
+		goto out;
+	}
+	printf("called %llu times in a second\n", hits);
+	CHECK(hits >= MAX_CALLS, "end", "called without end\n");
+	CHECK(!skel->bss->own.ok, "calls", "no update in %llu calls\n", hits);
+out:
+	bpf_link__destroy(link);
+	htab_reentry__destroy(skel);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
 void test_htab_reentry(void)
 {
 	int i, percpu, cgroup;
@@ -456,6 +512,10 @@ void test_htab_reentry(void)
 				test_group(&groups[i], percpu);
 		}
 	}
+	if (test__start_subtest("irq_work_tp/large"))
+		test_endless("endless_large");
+	if (test__start_subtest("irq_work_tp/many"))
+		test_endless("endless_many");
 	/* some kernel may have inlined those of one group */
 	CHECK(nr_fentry > 3 && !nr_hit, "attach",
 	      "none of %d groups could be attached to\n", nr_fentry);

@@ -21,6 +21,14 @@ struct {
 	__type(value, struct htab_val);
 } percpu_hash SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_CPUS);
+	__type(key, __u64);
+	__type(value, struct large_val);
+} large_hash SEC(".maps");
+
 /* set by user space */
 bool active;
 struct htab_slot slots[MAX_CPUS][SLOTS_PER_CPU];
@@ -31,6 +39,9 @@ struct htab_count hot;
 struct htab_count own;
 struct htab_count run;
 
+struct large_val large;
+
+__u32 calls[MAX_CPUS];
 __u32 depth[MAX_CPUS];
 __u64 turn[MAX_CPUS];
 
@@ -84,5 +95,50 @@ static __always_inline int nested_once(void *map, int func)
 #define NAME(name)	percpu_hash_##name
 #define MAP		(&percpu_hash)
 #include "htab_reentry_progs.h"
+
+/* All that these do asks irq_work for something, and irq_work calls them. They
+ * stop by themselves, so that the test ends in any case.
+ */
+static __always_inline bool endless_once(__u32 cpu)
+{
+	cpu &= MAX_CPUS - 1;
+	return active && calls[cpu]++ < MAX_CALLS;
+}
+
+/* One is more than a CPU's list may keep. */
+SEC("raw_tp/irq_work_exit")
+int endless_large(void *ctx)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u64 key = cpu;
+
+	if (endless_once(cpu))
+		count(&own, bpf_map_update_elem(&large_hash, &key, &large,
+						BPF_ANY));
+	return 0;
+}
+
+/* So are all of these. */
+SEC("raw_tp/irq_work_exit")
+int endless_many(void *ctx)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u64 key, first = cpu * MANY_KEYS;
+	struct htab_val val;
+	int i;
+
+	if (!endless_once(cpu))
+		return 0;
+	for (i = 0; i < MANY_KEYS; i++) {
+		key = first + i;
+		fill(&val, key, 1);
+		count(&own, bpf_map_update_elem(&hash, &key, &val, BPF_ANY));
+	}
+	for (i = 0; i < MANY_KEYS; i++) {
+		key = first + i;
+		bpf_map_delete_elem(&hash, &key);
+	}
+	return 0;
+}
 
 char _license[] SEC("license") = "GPL";

@@ -14,4 +14,12 @@
 
 #define NR_BUCKETS	8192
 
+/* Programs that may be called without end, and when they stop */
+#define MANY_KEYS	128
+#define MAX_CALLS	100000
+
+struct large_val {
+	char c[9000];
+};
+
 #endif
