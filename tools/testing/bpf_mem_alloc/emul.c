@@ -134,6 +134,7 @@ bool emul_irq_work_run(void)
 {
 	struct cpu_state *cpu = &cpus[emul_cpu];
 	struct irq_work *work, *next;
+	bool in_timer = cpu->in_callback;
 	unsigned long flags;
 	u32 preempt;
 
@@ -155,7 +156,7 @@ bool emul_irq_work_run(void)
 		work->func(work);
 	}
 	reader_exit();
-	cpu->in_callback = false;
+	cpu->in_callback = in_timer;
 	if (emul_preempt_count != preempt + HARDIRQ_OFFSET || !emul_irqs_off)
 		emul_fail("irq_work leaves another context than it found");
 	emul_preempt_count = preempt;

@@ -441,7 +441,7 @@ out:
  */
 static void test_endless(const char *name)
 {
-	struct bpf_program *prog, *endless;
+	struct bpf_program *endless;
 	struct bpf_link *link = NULL;
 	struct htab_reentry *skel;
 	struct htab_val val = {};
@@ -453,13 +453,11 @@ static void test_endless(const char *name)
 	skel = htab_reentry__open();
 	if (CHECK(!skel, "open", "skeleton failed to open\n"))
 		return;
-	bpf_object__for_each_program(prog, skel->obj)
-		bpf_program__set_autoload(prog, false);
-	endless = bpf_object__find_program_by_name(skel->obj, name);
-	bpf_program__set_autoload(endless, true);
+	autoload_only(skel->obj, &name, 1);
 	err = htab_reentry__load(skel);
 	if (CHECK(err, "load", "refused (%d), expected to pass\n", err))
 		goto out;
+	endless = bpf_object__find_program_by_name(skel->obj, name);
 	link = bpf_program__attach_raw_tracepoint(endless, "irq_work_exit");
 	if (IS_ERR(link)) {
 		printf("%s:SKIP:no tracepoint irq_work_exit\n", __func__);
