@@ -79,6 +79,8 @@
 #define RESERVE_KEEP		(55 * HZ)
 /* How often a lean allocator looks for what has not been used since */
 #define LEAN_KEEP		HZ
+/* How long a slab cache stays when its last allocator has gone */
+#define SLAB_KEEP		HZ
 /* Larger objects come from kmalloc(), one at a time */
 #define SLAB_MAX_SIZE		SZ_8K
 /* In front of an object, where its owner has no word to spare */
@@ -211,7 +213,7 @@ struct bpf_mem_slab {
 	struct list_head list;
 	struct kmem_cache *kc;
 	u32 size;
-	u32 refs;
+	atomic_t refs;		/* of pools */
 };
 
 /*
@@ -233,8 +235,9 @@ struct bpf_mem_pool {
 };
 
 static LIST_HEAD(slabs);
+static DEFINE_MUTEX(slabs_mutex);
 static LIST_HEAD(pools);
-static DEFINE_MUTEX(slabs_mutex);	/* and pools */
+static DEFINE_MUTEX(pools_mutex);
 static LIST_HEAD(caches);
 /* Taken in CPU hotplug, which kmem_cache_create() waits for: not slabs_mutex */
 static DEFINE_MUTEX(caches_mutex);
@@ -1864,7 +1867,8 @@ static void cache_work(struct work_struct *work)
 
 	mc = container_of(to_delayed_work(work), struct bpf_mem_cache, work);
 	gp_finish(mc);
-	if (READ_ONCE(mc->dying)) {
+	/* pairs with that in cache_destroy(): all that users did is seen */
+	if (smp_load_acquire(&mc->dying)) {
 		destroy_step(mc);
 		return;
 	}
@@ -1906,40 +1910,74 @@ static void cache_work(struct work_struct *work)
 	}
 }
 
-/* Called with slabs_mutex held, like the next */
 static struct bpf_mem_slab *slab_get(u32 size)
 {
 	struct bpf_mem_slab *slab;
 	char name[32];
 
+	mutex_lock(&slabs_mutex);
 	list_for_each_entry(slab, &slabs, list) {
 		if (slab->size == size) {
-			slab->refs++;
-			return slab;
+			atomic_inc(&slab->refs);
+			goto out;
 		}
 	}
 	slab = kzalloc(sizeof(*slab), GFP_KERNEL);
 	if (!slab)
-		return NULL;
+		goto out;
 	snprintf(name, sizeof(name), "bpf_mem-%u", size);
 	slab->kc = kmem_cache_create(name, size, 8, 0, NULL);
 	if (!slab->kc) {
 		kfree(slab);
-		return NULL;
+		slab = NULL;
+		goto out;
 	}
 	slab->size = size;
-	slab->refs = 1;
+	atomic_set(&slab->refs, 1);
 	list_add(&slab->list, &slabs);
+out:
+	mutex_unlock(&slabs_mutex);
 	return slab;
 }
 
+static struct bpf_mem_slab *slab_unused(void)
+{
+	struct bpf_mem_slab *slab;
+
+	list_for_each_entry(slab, &slabs, list)
+		/* pairs with slab_put(): all objects are back */
+		if (!atomic_read_acquire(&slab->refs))
+			return slab;
+	return NULL;
+}
+
+/*
+ * Under CONFIG_KASAN kmem_cache_destroy() takes a second and more. One at a time,
+ * so that who creates an allocator waits for one of them at most.
+ */
+static void slabs_trim(struct work_struct *work)
+{
+	struct bpf_mem_slab *slab;
+
+	do {
+		mutex_lock(&slabs_mutex);
+		slab = slab_unused();
+		if (slab) {
+			list_del(&slab->list);
+			kmem_cache_destroy(slab->kc);
+		}
+		mutex_unlock(&slabs_mutex);
+		kfree(slab);
+	} while (slab);
+}
+
+static DECLARE_DELAYED_WORK(slabs_work, slabs_trim);
+
+/* The next allocator of that size may come soon */
 static void slab_put(struct bpf_mem_slab *slab)
 {
-	if (--slab->refs)
-		return;
-	list_del(&slab->list);
-	kmem_cache_destroy(slab->kc);
-	kfree(slab);
+	if (atomic_dec_and_test(&slab->refs))
+		queue_delayed_work(system_unbound_wq, &slabs_work, SLAB_KEEP);
 }
 
 /* What an object takes, as far as that is known here */
@@ -1968,33 +2006,35 @@ static struct bpf_mem_pool *pool_get(u32 size, u32 percpu_size, int numa_node,
 				     bool lean)
 {
 	u32 charge_of_one = object_bytes(size, percpu_size);
+	struct bpf_mem_slab *slab = NULL;
 	struct bpf_mem_pool *pool;
 	u32 nr = 0;
 
 	if (!lean && charge_of_one <= POOL_MAX_CHARGE)
 		nr = clamp_t(u32, POOL_BYTES / charge_of_one, POOL_MIN_SLOTS,
 			     POOL_SLOTS);
-	mutex_lock(&slabs_mutex);
+	if (size <= SLAB_MAX_SIZE) {
+		slab = slab_get(size);
+		if (!slab)
+			return NULL;
+	}
+	mutex_lock(&pools_mutex);
 	list_for_each_entry(pool, &pools, list) {
 		if (pool->size == size && pool->percpu_size == percpu_size &&
 		    pool->numa_node == numa_node && pool->nr_slots == nr) {
 			pool->refs++;
-			goto out;
+			goto put_slab;
 		}
 	}
 	pool = kzalloc(struct_size(pool, slots, nr), GFP_KERNEL);
 	if (!pool)
-		goto out;
+		goto put_slab;
+	pool->slab = slab;
 	pool->size = size;
 	pool->percpu_size = percpu_size;
 	pool->numa_node = numa_node;
 	pool->charge = charge_of_one;
 	pool->refs = 1;
-	if (size <= SLAB_MAX_SIZE) {
-		pool->slab = slab_get(size);
-		if (!pool->slab)
-			goto free_pool;
-	}
 	if (nr)
 		pool->objcg = bpf_mem_get_objcg();
 	if (charge(pool->objcg, (size_t)nr * pool->charge, GFP_FILL))
@@ -2003,8 +2043,7 @@ static struct bpf_mem_pool *pool_get(u32 size, u32 percpu_size, int numa_node,
 	if (!pool_fill(pool, GFP_FILL))
 		goto free_slots;
 	list_add(&pool->list, &pools);
-out:
-	mutex_unlock(&slabs_mutex);
+	mutex_unlock(&pools_mutex);
 	return pool;
 
 free_slots:
@@ -2012,17 +2051,18 @@ free_slots:
 put_objcg:
 	if (pool->objcg)
 		obj_cgroup_put(pool->objcg);
-	if (pool->slab)
-		slab_put(pool->slab);
-free_pool:
 	kfree(pool);
 	pool = NULL;
-	goto out;
+put_slab:
+	mutex_unlock(&pools_mutex);
+	if (slab)
+		slab_put(slab);
+	return pool;
 }
 
 static void pool_put(struct bpf_mem_pool *pool)
 {
-	mutex_lock(&slabs_mutex);
+	mutex_lock(&pools_mutex);
 	if (!--pool->refs) {
 		list_del(&pool->list);
 		pool_drain(pool);
@@ -2032,7 +2072,7 @@ static void pool_put(struct bpf_mem_pool *pool)
 			slab_put(pool->slab);
 		kfree(pool);
 	}
-	mutex_unlock(&slabs_mutex);
+	mutex_unlock(&pools_mutex);
 }
 
 static void cache_free(struct bpf_mem_cache *mc)
@@ -2057,7 +2097,8 @@ static void cache_destroy(struct bpf_mem_cpu __percpu *pcpu)
 
 	/* pairs with synchronize_rcu() in cache_free() */
 	rcu_read_lock();
-	WRITE_ONCE(mc->dying, true);
+	/* the worker may be running, and cache_work() see this before it is kicked */
+	smp_store_release(&mc->dying, true);
 	kick_worker(mc);
 	rcu_read_unlock();
 }

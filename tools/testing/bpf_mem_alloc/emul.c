@@ -429,6 +429,7 @@ struct kmem_cache *kmem_cache_create(const char *name, u32 size, u32 align,
 	kc->size = size;
 	kc->align = align;
 	__atomic_add_fetch(&emul.caches, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&emul.caches_made, 1, __ATOMIC_SEQ_CST);
 	return kc;
 }
 
@@ -919,6 +920,7 @@ u32 emul_work_run(void)
 		outer = running[emul_cpu];
 		running[emul_cpu] = work;
 		pthread_mutex_unlock(&lock);
+		hook(EMUL_WORK);
 		work->work.func(&work->work);
 		pthread_mutex_lock(&lock);
 		running[emul_cpu] = outer;
@@ -1092,7 +1094,7 @@ void emul_init(int nr)
 void emul_exit(void)
 {
 	emul.hook = NULL;
-	emul_advance(2);
+	emul_advance(2 * HZ);
 	if (works || callbacks[EMUL_RCU] || callbacks[EMUL_TRACE])
 		emul_fail("work or callbacks left");
 	if (emul.objects)

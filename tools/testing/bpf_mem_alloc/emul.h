@@ -22,6 +22,7 @@ enum emul_point {
 	EMUL_CALL_RCU,
 	EMUL_SYNC_RCU,
 	EMUL_MOD_WORK,
+	EMUL_WORK,
 	EMUL_WORK_DONE,
 	EMUL_SCHEDULE,
 };
@@ -68,6 +69,7 @@ struct emul {
 	long objects;		/* of slab, live */
 	long areas;		/* per-CPU, live */
 	long caches;		/* struct kmem_cache */
+	long caches_made;
 };
 
 extern struct emul emul;

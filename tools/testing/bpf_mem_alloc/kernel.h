@@ -338,6 +338,8 @@ extern struct workqueue_struct *system_unbound_wq;
 
 #define INIT_DELAYED_WORK(w, fn) \
 	(*(w) = (struct delayed_work){ .work.func = (fn) })
+#define DECLARE_DELAYED_WORK(name, fn) \
+	struct delayed_work name = { .work.func = (fn) }
 #define to_delayed_work(w)	container_of(w, struct delayed_work, work)
 
 bool mod_delayed_work(struct workqueue_struct *wq, struct delayed_work *work,

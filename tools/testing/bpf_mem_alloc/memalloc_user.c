@@ -171,6 +171,8 @@ INSPECT void inspect_reset(void)
 	pools.next = &pools;
 	pools.prev = &pools;
 	pthread_mutex_init(&slabs_mutex.lock, NULL);
+	pthread_mutex_init(&pools_mutex.lock, NULL);
+	slabs_work.pending = false;
 }
 
 extern char __start_memalloc_text[], __stop_memalloc_text[];

@@ -338,6 +338,56 @@ static void lives(void **state)
 	emul_exit();
 }
 
+/*
+ * The worker runs already when the allocator is destroyed. Nothing but what
+ * memalloc.c does orders the two, so a sanitizer for threads has to agree.
+ */
+
+static u32 turn;
+
+static void at_work(enum emul_point point)
+{
+	if (point != EMUL_WORK || READ_ONCE(turn))
+		return;
+	WRITE_ONCE(turn, 1);
+	while (READ_ONCE(turn) == 1)
+		sched_yield();
+}
+
+static void *one_work(void *arg)
+{
+	emul_set_cpu(1);
+	emul_work_run();
+	return NULL;
+}
+
+static void destroyed_at_work(void **state)
+{
+	pthread_t thread;
+	void *ptrs[60];
+	u32 n;
+
+	emul_init(2);
+	memcg = (struct obj_cgroup){ .limit = LONG_MAX / 2 };
+	emul.memcg = &memcg;
+	emul.threads = true;
+	assert_int_equal(user_init(&user, FIXED, 64), 0);
+	n = user_alloc_many_irqoff(&user, ptrs, ARRAY_SIZE(ptrs));
+	assert_true(n && emul_work_pending());
+	turn = 0;
+	emul.hook = at_work;
+	pthread_create(&thread, NULL, one_work, NULL);
+	while (!READ_ONCE(turn))
+		sched_yield();
+	user_free_many(&user, ptrs, n);
+	bpf_mem_alloc_destroy(&user.ma);
+	WRITE_ONCE(turn, 2);
+	pthread_join(thread, NULL);
+	emul.hook = NULL;
+	emul.threads = false;
+	emul_exit();
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -354,6 +404,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(seen_any),
 		cmocka_unit_test(seen_bounded),
 		cmocka_unit_test(lives),
+		cmocka_unit_test(destroyed_at_work),
 	};
 
 	if (argc > 1)

@@ -63,6 +63,24 @@ static inline bool cmdline_has(const char *word)
 	return strstr(line, word);
 }
 
+/* It keeps what slab frees for a while: in its slabs, and charged. */
+static inline bool has_kasan(void)
+{
+	static int has = -1;
+	char line[256];
+	FILE *f;
+
+	if (has >= 0)
+		return has;
+	has = 0;
+	f = fopen("/proc/kallsyms", "r");
+	while (f && !has && fgets(line, sizeof(line), f))
+		has = !!strstr(line, " quarantine_put\n");
+	if (f)
+		fclose(f);
+	return has;
+}
+
 /* Free memory, or -1. MemFree leaves out the free pages that CPUs keep, some 250
  * kB each.
  */

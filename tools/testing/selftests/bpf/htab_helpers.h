@@ -169,24 +169,6 @@ static inline bool is_preempt_rt(void)
 	return read_number("/sys/kernel/realtime", "") == 1;
 }
 
-/* It keeps what slab frees for a while: in its slabs, and charged. */
-static inline bool has_kasan(void)
-{
-	static int has = -1;
-	char line[256];
-	FILE *f;
-
-	if (has >= 0)
-		return has;
-	has = 0;
-	f = fopen("/proc/kallsyms", "r");
-	while (f && !has && fgets(line, sizeof(line), f))
-		has = !!strstr(line, " quarantine_put\n");
-	if (f)
-		fclose(f);
-	return has;
-}
-
 /* Replace what a file of one line holds; tell what it was. */
 static inline void swap_line(const char *path, const char *line, char *old,
 			     int len)

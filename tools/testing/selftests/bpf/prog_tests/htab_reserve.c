@@ -466,8 +466,8 @@ static bool wait_gone(const char *path)
 	return false;
 }
 
-/* The slab cache of a size goes with its last map, and not before: it would
- * complain of objects that are left.
+/* The slab cache of a size goes soon after its last map, and not before: it
+ * would complain of objects that are left.
  */
 static void test_destroy(void)
 {
