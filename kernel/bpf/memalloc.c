@@ -79,7 +79,7 @@
 #define RESERVE_KEEP		(55 * HZ)
 /* How often a lean allocator looks for what has not been used since */
 #define LEAN_KEEP		HZ
-/* How long a slab cache stays when its last allocator has gone */
+/* A slab cache whose last allocator has gone stays for up to so long */
 #define SLAB_KEEP		HZ
 /* Larger objects come from kmalloc(), one at a time */
 #define SLAB_MAX_SIZE		SZ_8K
@@ -1098,9 +1098,10 @@ static void destroy_list(struct bpf_mem_cache *mc, void *first)
 		destroy_object(mc, obj);
 		if (++n < DESTROY_BATCH && first)
 			continue;
-		atomic_long_sub(n, &mc->nr_waiting);
 		atomic_long_sub(n, &mc->nr_objs);
 		uncharge_objects(mc, n);
+		/* last, and ordered: see none_waits() */
+		atomic_long_sub_return(n, &mc->nr_waiting);
 		n = 0;
 		cond_resched();
 	}
@@ -1206,8 +1207,9 @@ static void reuse_held(struct bpf_mem_cache *mc)
 			cond_resched();
 	}
 	if (ch.nr) {
-		atomic_long_sub(ch.nr, &mc->nr_waiting);
 		stock_put(mc, &ch);
+		/* last, and ordered: see none_waits() */
+		atomic_long_sub_return(ch.nr, &mc->nr_waiting);
 		if (!mc->lean)
 			WRITE_ONCE(mc->last_burst, jiffies);
 	}
@@ -1221,7 +1223,8 @@ static void gp_finish(struct bpf_mem_cache *mc)
 		return;
 	destroy_list(mc, gp_change(mc, false));
 	reuse_held(mc);
-	WRITE_ONCE(mc->gps, mc->gps + 1);
+	/* pairs with that in gp_passed(): what was reused is in stock */
+	smp_store_release(&mc->gps, mc->gps + 1);
 	atomic_set_release(&mc->gp, GP_IDLE);
 	/*
 	 * Pairs with the cmpxchg() before request_gp() looks at gp: either that
@@ -1231,17 +1234,33 @@ static void gp_finish(struct bpf_mem_cache *mc)
 	wake_up_var(&mc->nr_waiting);
 }
 
+/*
+ * Objects that lie nowhere for a while count as one that waits: cache_fill() does
+ * not fail meanwhile. Those that return something are ordered on both sides.
+ */
+static void move_begin(struct bpf_mem_cache *mc)
+{
+	atomic_long_inc_return(&mc->nr_waiting);
+}
+
+static void move_end(struct bpf_mem_cache *mc)
+{
+	atomic_long_dec_return(&mc->nr_waiting);
+}
+
 /* Give up all that lies in a list which nobody uses any more */
 static u32 drain_list(struct bpf_mem_cache *mc, void **list)
 {
-	struct chain ch;
+	struct chain ch = {};
 	void *first;
 
+	move_begin(mc);
 	first = xchg(list, NULL);
-	if (!first)
-		return 0;
-	make_chain(first, mc->link_off, &ch);
-	give_up(mc, &ch);
+	if (first) {
+		make_chain(first, mc->link_off, &ch);
+		give_up(mc, &ch);
+	}
+	move_end(mc);
 	return ch.nr;
 }
 
@@ -1325,20 +1344,23 @@ static void reserve_resize(struct bpf_mem_cache *mc, u32 want)
 	struct bpf_mem_reserve *rsv = NULL, *old;
 	u32 n;
 
+	move_begin(mc);
 	if (want) {
 		n = clamp_t(u32, want / RESERVE_SLOTS, 1, mc->max_batch);
 		rsv = reserve_create(DIV_ROUND_UP(want, n), n);
 		if (!rsv)
-			return;
+			goto out;
 		reserve_fill(mc, rsv);
 	}
 	old = xchg(&mc->reserve, rsv);
-	if (!old)
-		return;
-	/* those who looked at it had interrupts off */
-	synchronize_rcu();
-	reserve_drain(mc, old);
-	bpf_map_area_free(old);
+	if (old) {
+		/* those who looked at it had interrupts off */
+		synchronize_rcu();
+		reserve_drain(mc, old);
+		bpf_map_area_free(old);
+	}
+out:
+	move_end(mc);
 }
 
 /*
@@ -2730,7 +2752,8 @@ EXPORT_SYMBOL_GPL(bpf_mem_cache_refill);
 /* Is another grace period over than the first ones? Else one is running. */
 static bool gp_passed(struct bpf_mem_cache *mc, u32 gps)
 {
-	if (READ_ONCE(mc->gps) != gps)
+	/* pairs with that in gp_finish() */
+	if (smp_load_acquire(&mc->gps) != gps)
 		return true;
 	gp_start(mc, true);
 	return false;
@@ -2790,21 +2813,31 @@ static bool take_from_cpus(struct bpf_mem_cache *mc)
 	return some || READ_ONCE(mc->stock);
 }
 
+/*
+ * Do no objects wait, nor move? Asked before those that can be had are looked for,
+ * and after: what stops waiting can be had before it does, and the other way round.
+ */
+static bool none_waits(struct bpf_mem_cache *mc)
+{
+	/* both pair with the order in destroy_list(), reuse_held(), move_*() */
+	smp_mb();
+	return !atomic_long_read_acquire(&mc->nr_waiting);
+}
+
 static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 {
 	struct bpf_mem_cpu *c = raw_cpu_ptr(pcpu);
 	struct bpf_mem_cache *mc = c->cache;
 	int tries = 0, asked = 0, passed;
-	bool many, may_create, last;
+	bool many, may_create, none, last;
 	struct chain ch = {};
 	unsigned long flags;
-	long waiting;
 	u32 gps;
 
 	might_sleep();
 	for (;;) {
 		gps = READ_ONCE(mc->gps);
-		waiting = atomic_long_read(&mc->nr_waiting);
+		none = none_waits(mc);
 		if (cache_refill(pcpu))
 			return 0;
 		/* a grace period may end while create_chain() reclaims */
@@ -2827,13 +2860,13 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 		 * What waits is held, or the worker has it: that comes after a
 		 * grace period, and what the first did not see after a second.
 		 */
-		last = may_create && (!waiting || tries == 2);
+		last = may_create && (none || tries == 2);
 		/* what is ready elsewhere is there before, or is there since */
 		if ((!asked || last) && asked < 2 && take_from_cpus(mc)) {
 			asked++;
 			continue;
 		}
-		if (last)
+		if (last && (tries == 2 || none_waits(mc)))
 			return -ENOMEM;
 		passed = wait_for_gp(mc, gps);
 		if (passed < 0)

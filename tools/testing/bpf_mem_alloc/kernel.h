@@ -146,6 +146,7 @@ typedef struct { _Alignas(8) s64 counter; } atomic64_t;
 #define atomic64_read		atomic_read
 #define atomic64_cmpxchg	atomic_cmpxchg
 #define atomic_long_read	atomic_read
+#define atomic_long_read_acquire	atomic_read_acquire
 #define atomic_long_set		atomic_set
 #define atomic_long_add		atomic_add
 #define atomic_long_sub		atomic_sub
@@ -155,6 +156,8 @@ typedef struct { _Alignas(8) s64 counter; } atomic64_t;
 #define atomic_long_cmpxchg	atomic_cmpxchg
 #define atomic_long_add_return	atomic_add_return
 #define atomic_long_sub_return	atomic_sub_return
+#define atomic_long_inc_return	atomic_inc_return
+#define atomic_long_dec_return	atomic_dec_return
 
 /* CPUs: a thread is one, and may become another */
 #define NR_CPUS			8

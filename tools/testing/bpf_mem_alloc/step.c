@@ -34,11 +34,12 @@ int main(void)
 #define MAX_WAITS	1000000
 #define MINUTE		(60 * HZ)
 
-enum actor { NMI, INTERRUPT, OTHER_CPU, WORKER, LOCKED_CPU, NR_ACTORS,
+enum actor { NMI, INTERRUPT, OTHER_CPU, WORKER, LOCKED_CPU, FILLER, NR_ACTORS,
 	     TURNS = NR_ACTORS };
 
 static const char * const actors[] = {
 	"NMI", "interrupt", "other CPU", "worker", "other CPU with a lock",
+	"other CPU that waits for memory",
 };
 
 struct scenario {
@@ -49,6 +50,7 @@ struct scenario {
 	bool irqs_off;
 	u32 max_waiting;
 	u32 reserve;
+	bool fill;		/* there is some for who waits, now or soon */
 };
 
 static struct user user;
@@ -171,6 +173,25 @@ static void use_locked(void)
 	user_free_many(&user, objs, n);
 }
 
+static void be_killed(enum emul_point point)
+{
+	if (point == EMUL_SCHEDULE)
+		emul.killed = true;
+}
+
+/* What waits for memory, here until it would sleep, does not fail */
+static void fill(void)
+{
+	int err;
+
+	emul.hook = be_killed;
+	err = bpf_mem_cache_fill(&user.ma, true);
+	emul.hook = NULL;
+	emul.killed = false;
+	if (err && err != -EINTR)
+		emul_fail("no memory for who waits: %d", err);
+}
+
 static void end_gp(void)
 {
 	emul_gp_run(EMUL_RCU);
@@ -204,6 +225,9 @@ static void other_cpu(void)
 		break;
 	case LOCKED_CPU:
 		use_locked();
+		break;
+	case FILLER:
+		fill();
 		break;
 	default:
 		take_turns();
@@ -738,6 +762,39 @@ static void limit_reached(void)
 	emul.hook = end_gp_asleep;
 }
 
+/* There is no memory, and this CPU's list has nothing */
+static void at_limit(void)
+{
+	empty();
+	memcg.limit = memcg.usage;
+}
+
+static void gp_over_at_limit(void)
+{
+	gp_over();
+	at_limit();
+}
+
+static void held_gp_over_at_limit(void)
+{
+	held_gp_over();
+	at_limit();
+}
+
+static void forgetting_at_limit(void)
+{
+	forgetting();
+	at_limit();
+}
+
+static void stock_to_drop_at_limit(void)
+{
+	held_gp_over();
+	emul_work_run();
+	at_limit();
+	__atomic_add_fetch(&emul_jiffies, MINUTE, __ATOMIC_SEQ_CST);
+}
+
 static const struct scenario scenarios[] = {
 	{ "alloc", FIXED, cached, op_alloc },
 	{ "alloc, interrupts off", LINKED, cached, op_alloc_irqoff, true },
@@ -781,6 +838,14 @@ static const struct scenario scenarios[] = {
 	{ "worker, reclaim and more", LINKED, gp_over_more_waits, op_worker },
 	{ "worker, held to stock", FIXED, held_gp_over, op_worker },
 	{ "worker, held to slab", PERCPU, held_unused, op_worker },
+	{ "worker, reclaim at the limit", FIXED, gp_over_at_limit, op_worker,
+	  .fill = true },
+	{ "worker, held to stock at the limit", FIXED, held_gp_over_at_limit,
+	  op_worker, .fill = true },
+	{ "worker, stock to drop at the limit", FIXED, stock_to_drop_at_limit,
+	  op_worker, .fill = true },
+	{ "worker, reserve to drop at the limit", FIXED, forgetting_at_limit,
+	  op_worker, .fill = true },
 	{ "end of a grace period", FIXED, gp_running, op_callback },
 };
 
@@ -855,6 +920,8 @@ static void step_through(void **state)
 	long n, points;
 
 	for (actor = 0; actor < NR_ACTORS; actor++) {
+		if (actor == FILLER && !sc->fill)
+			continue;
 		acted = 0;
 		missed = 0;
 		acts_left = LONG_MAX;
