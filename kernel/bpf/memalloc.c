@@ -2836,9 +2836,11 @@ static int cache_fill(struct bpf_mem_cpu __percpu *pcpu, bool wait)
 
 	might_sleep();
 	for (;;) {
+		if (likely(!cpu_is_low(pcpu)))
+			return 0;
 		gps = READ_ONCE(mc->gps);
 		none = none_waits(mc);
-		if (cache_refill(pcpu))
+		if (refill_direct(pcpu))
 			return 0;
 		/* a grace period may end while create_chain() reclaims */
 		if (wait)

@@ -50,7 +50,7 @@ struct scenario {
 	bool irqs_off;
 	u32 max_waiting;
 	u32 reserve;
-	bool fill;		/* there is some for who waits, now or soon */
+	bool at_limit;		/* no memory, but what waits or is moved */
 };
 
 static struct user user;
@@ -762,36 +762,18 @@ static void limit_reached(void)
 	emul.hook = end_gp_asleep;
 }
 
-/* There is no memory, and this CPU's list has nothing */
-static void at_limit(void)
+/* With none that waits for the next */
+static void all_gp_over(void)
 {
-	empty();
-	memcg.limit = memcg.usage;
+	surplus_to_serve();
+	emul_irq_work_run();
+	emul_gp_run(EMUL_RCU);
 }
 
-static void gp_over_at_limit(void)
-{
-	gp_over();
-	at_limit();
-}
-
-static void held_gp_over_at_limit(void)
-{
-	held_gp_over();
-	at_limit();
-}
-
-static void forgetting_at_limit(void)
-{
-	forgetting();
-	at_limit();
-}
-
-static void stock_to_drop_at_limit(void)
+static void stock_to_drop(void)
 {
 	held_gp_over();
 	emul_work_run();
-	at_limit();
 	__atomic_add_fetch(&emul_jiffies, MINUTE, __ATOMIC_SEQ_CST);
 }
 
@@ -838,14 +820,14 @@ static const struct scenario scenarios[] = {
 	{ "worker, reclaim and more", LINKED, gp_over_more_waits, op_worker },
 	{ "worker, held to stock", FIXED, held_gp_over, op_worker },
 	{ "worker, held to slab", PERCPU, held_unused, op_worker },
-	{ "worker, reclaim at the limit", FIXED, gp_over_at_limit, op_worker,
-	  .fill = true },
-	{ "worker, held to stock at the limit", FIXED, held_gp_over_at_limit,
-	  op_worker, .fill = true },
-	{ "worker, stock to drop at the limit", FIXED, stock_to_drop_at_limit,
-	  op_worker, .fill = true },
-	{ "worker, reserve to drop at the limit", FIXED, forgetting_at_limit,
-	  op_worker, .fill = true },
+	{ "worker, reclaim at the limit", FIXED, all_gp_over, op_worker,
+	  .at_limit = true },
+	{ "worker, held to stock at the limit", FIXED, held_gp_over, op_worker,
+	  .at_limit = true },
+	{ "worker, stock to drop at the limit", FIXED, stock_to_drop, op_worker,
+	  .at_limit = true },
+	{ "worker, reserve to drop at the limit", FIXED, forgetting, op_worker,
+	  .at_limit = true },
 	{ "end of a grace period", FIXED, gp_running, op_callback },
 };
 
@@ -866,6 +848,10 @@ static long run(const struct scenario *sc, long at)
 	assert_int_equal(user_init_opts(&user, sc->kind, 1000, sc->max_waiting,
 					sc->reserve), 0);
 	sc->prepare();
+	if (sc->at_limit) {
+		empty();
+		memcg.limit = memcg.usage;
+	}
 	point = 0;
 	fire_at = at;
 	if (sc->irqs_off)
@@ -920,7 +906,7 @@ static void step_through(void **state)
 	long n, points;
 
 	for (actor = 0; actor < NR_ACTORS; actor++) {
-		if (actor == FILLER && !sc->fill)
+		if (actor == FILLER && !sc->at_limit)
 			continue;
 		acted = 0;
 		missed = 0;
